@@ -1,0 +1,42 @@
+# One command each.  Everything is installed into .venv by the first target that needs it.
+PYTHON ?= python3.11
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: serve test test-fast check bench lock clean help
+
+help: ## What can be made.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 20
+
+.venv/ready: requirements.lock pyproject.toml
+	@echo "Setting up .venv (about two minutes the first time) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+serve: .venv/ready ## Set up and run everything; Ctrl-C ends it.
+	@exec $(BIN)/rayspond serve $(ARGS)
+
+test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HTTP.
+	@$(BIN)/python -m pytest -q tests/unit tests/contract tests/property tests/golden $(ARGS)
+	@$(BIN)/python -m pytest -q tests/integration tests/e2e $(ARGS)
+
+test-fast: .venv/ready ## The tests without Ray: under a minute.
+	@$(BIN)/python -m pytest -q tests/unit tests/contract tests/property tests/golden $(ARGS)
+
+check: .venv/ready ## Lint, types twice, and the direction of imports.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pyright --warnings
+	@$(BIN)/lint-imports
+
+bench: .venv/ready ## Measure beside a bare Ray Serve echo, with ratios within the run.
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: ## Pin every dependency anew, with hashes and without index addresses.
+	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock
+
+clean: ## Remove the environment and every cache.
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Who runs a response, and where: actors, hosts, the supervisor, placement, recovery and the relay."""

@@ -1,0 +1,1 @@
+"""HTTP, SSE and the command line; the composition root.  Nothing here writes to the log."""
