@@ -1,0 +1,164 @@
+"""What the log needs from a database and from a bus.  The contracts are written once, here.
+
+Every adapter passes the same suites (tests/contract).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from eventstore.events import Batch, Claim, Head, Record, Recorded, Unit
+
+
+class LogReader(Protocol):
+    """Everything that can be read of the log.  No transaction outlives one page or one call.
+
+    All methods raise `StoreUnavailable` while the database cannot be reached.
+    """
+
+    async def incarnation(self) -> str:
+        """The log's own id; new after a restore from a backup."""
+        ...
+
+    def read(self, stream: str, after: int = -1) -> AsyncIterator[Record]:
+        """The stream's records that hold events after version `after`, in order, page by page.
+
+        An unknown stream has none.  Erased records come with `payload=None`.
+        """
+        ...
+
+    async def read_all(self, after: int, limit: int = 500) -> Sequence[Record]:
+        """Records of all streams with a position above `after`, in order: a dense page of at most `limit`.
+
+        A position is never skipped and never appears later than a higher one.
+        """
+        ...
+
+    async def head(self, stream: str) -> Head | None:
+        """Where a stream stands, or None."""
+        ...
+
+    async def heads(
+        self,
+        *,
+        category: str | None = None,
+        tenant: str | None = None,
+        states: Sequence[str] | None = None,
+        owner: str | None = None,
+        after: int | None = None,
+        newest_first: bool = False,
+        limit: int = 100,
+    ) -> Sequence[Head]:
+        """Heads that match all that is given, by position of creation.
+
+        `after` continues behind the head created at that position, in the direction of reading.
+        """
+        ...
+
+    async def lineage(self, stream: str, kind: str) -> Sequence[tuple[Head, bytes | None]]:
+        """The stream and its ancestors with their documents of `kind`, the oldest first.
+
+        One query whatever the length.  Empty where the stream is unknown; ends at a missing parent.
+        """
+        ...
+
+    async def document(self, stream: str, kind: str) -> bytes | None:
+        """One document, or None."""
+        ...
+
+    async def claim(self, scope: str, key: str) -> Claim | None:
+        """The claim on a key that has not expired, or None."""
+        ...
+
+    async def salts(self, stream: str) -> Sequence[tuple[int, bytes]]:
+        """(first version it is for, salt) in order; what remains of them after erasures."""
+        ...
+
+    async def cursor(self, name: str) -> int:
+        """Where a reader of the whole log left off; 0 for a new one."""
+        ...
+
+
+class EventStore(LogReader, Protocol):
+    """The log.  Its writer commits many units in one transaction, each with an outcome of its own."""
+
+    async def append(self, unit: Unit) -> Sequence[Recorded]:
+        """Commit the unit, durably, or nothing of it.
+
+        Raises `WrongExpectedVersion`, `Fenced`, `ClaimTaken`, `StreamNotFound` (an append to no stream),
+        `StoreUnavailable` (nothing was recorded) or `OutcomeUnknown`.  One guilty unit never harms its
+        neighbours.  A cancelled caller's unit may still be committed.
+        """
+        ...
+
+    async def take(self, stream: str, *, epoch: int, owner: str | None, state: str | None = None) -> Head:
+        """Make `owner` the stream's writer, in a new epoch.
+
+        Succeeds only for the caller that saw the current `epoch`; every other one gets `Fenced`.  An optional
+        `state` is set with it.  Returns the new head.
+        """
+        ...
+
+    async def renew(self, holder: str, ttl: float) -> None:
+        """Create or extend a lease, by the store's own clock.  Raises `LeaseLost` once it was buried."""
+        ...
+
+    async def bury(self, holder: str) -> None:
+        """Declare a holder dead: it can never renew again.  Idempotent."""
+        ...
+
+    async def expired(self) -> Sequence[str]:
+        """Holders whose leases ran out, and those that were buried, while they still own streams."""
+        ...
+
+    async def save_cursor(self, name: str, position: int) -> None:
+        """Remember where a reader of the whole log is.  Never moves backwards."""
+        ...
+
+    async def aclose(self) -> None:
+        """Commit what waits, then let go of everything."""
+        ...
+
+
+class Subscription(Protocol):
+    """What arrives on a channel, from the moment `subscribe` was entered.  Lossy by contract."""
+
+    async def next(self, timeout: float) -> Batch | None:
+        """The next batch, or None after `timeout` seconds of silence or once something was dropped.
+
+        Holds at most 256 batches or 1 MiB; on overflow it drops all it holds and says None at once.
+        """
+        ...
+
+
+class LiveBus(Protocol):
+    """A hint that something was committed.  It may lose, repeat and reorder; followers heal from the log."""
+
+    def publish(self, batch: Batch) -> None:
+        """Tell followers.  Never blocks, never raises: what was committed is committed."""
+        ...
+
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager[Subscription]:
+        """Hear a channel.  Once entered, nothing published later is missed but by the bus's own fault."""
+        ...
+
+    async def aclose(self) -> None:
+        """Flush and disconnect."""
+        ...
+
+
+class PublicBus(Protocol):
+    """Where events are published for subscribers."""
+
+    async def publish(self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]]) -> None:
+        """Publish (subject, payload, headers), in order; returns once all are accepted.
+
+        Messages whose subject is captured are acknowledged by the stream.  Raises `BusUnavailable`.
+        """
+        ...
+
+
+class BusUnavailable(Exception):
+    """The bus cannot be reached, or did not acknowledge in time.  Publishing the same again is safe."""
