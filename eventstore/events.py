@@ -122,7 +122,7 @@ class Append:
     new: NewStream | None = None
     change: HeadChange | None = None
     erase: bool = False
-    """Erase all earlier payloads, the salt and the documents; `events` is then exactly one `ERASED` tombstone."""
+    """Erase earlier payloads, salts and documents; `events` is then exactly one `ERASED` tombstone."""
 
 
 @dataclass(frozen=True, slots=True)
