@@ -1,0 +1,1 @@
+"""The response aggregate: requests, commands, events, state, decisions and projections."""
