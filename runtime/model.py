@@ -34,7 +34,11 @@ class ModelRequest:
     instructions: str | None
     """System text for this call only."""
     items: Sequence[Mapping[str, JSON]]
-    """The whole context, oldest first: input items and earlier output items, in Responses form."""
+    """The whole context, oldest first: input items and earlier output items, in Responses form.
+
+    An item may carry `_upstream`: `{"name", "id"?, "encrypted_content"?}`, what the upstream of that name
+    gave with it.  Adapters send it back to the upstream of that name only, and strip it for every other.
+    """
     tools: Sequence[Mapping[str, JSON]] = ()
     tool_choice: JSON = "auto"
     parallel_tool_calls: bool = True
@@ -140,7 +144,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """The upstream finished by itself.  Always the last event; a stream without it was interrupted."""
+    """The upstream finished by itself.  Always the last event; a stream without it was interrupted.
+
+    An item that is still open here (`length`, `content_filter`) is incomplete: the upstream broke it off.
+    """
 
     finish: FinishReason
     usage: Usage
@@ -164,8 +171,9 @@ class ModelError(Exception):
 
     `code` is a value of the Responses API's `error.code` (`server_error`, `rate_limit_exceeded`,
     `invalid_prompt`, ...) or one of ours (`upstream_auth`, `upstream_not_found`, `upstream_timeout`,
-    `upstream_unreachable`, `upstream_protocol`).  `message` is for the client: it names the upstream and the
-    remedy, and never holds a key, a stack trace or an upstream's raw body beyond its own error message.
+    `upstream_unreachable`, `upstream_interrupted`, `upstream_protocol`).  `message` is for the client: it
+    names the upstream and the remedy, and never holds a key, a stack trace or an upstream's raw body beyond
+    its own error message.
     """
 
     def __init__(
