@@ -1,7 +1,7 @@
 """The configuration of the nats-server that runs beside us: loopback, two users, JetStream with bounds.
 
-`runtime` may do everything.  `subscriber` reads the public subjects, alone or as a JetStream consumer, and publishes
-nothing there; the private tier (`_rs.>`) and the server's own subjects are closed to it.
+`runtime` may do everything.  `subscriber` reads the public subjects, alone or as a JetStream consumer, and
+publishes nothing there; the private tier (`_rs.>`) and the server's own subjects are closed to it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _CONSUMER_API: Final = (
 def permissions() -> dict[str, Any]:
     """What `subscriber` may do: a list of what is allowed, never of what is denied.
 
-    A consumer's delivery subject is not checked against these by the server, but what it delivers still passes the
-    subscriber's own subscriptions, so it must deliver below the inbox prefix.
+    Subscribers are operator-level: whoever may create a consumer chooses where it delivers to, and the server
+    does not check that subject.  So nothing in the private tier trusts what it cannot decode.
     """
     return {
         "publish": {"allow": list(_CONSUMER_API)},
@@ -49,8 +49,8 @@ def permissions() -> dict[str, Any]:
 def render(port: int, store_dir: str, runtime_password: str, subscriber_password: str) -> str:
     """The text of nats-server's configuration file, for `nats-server -c`.
 
-    Write it with mode 0600: it holds both passwords.  Raises `UnsafeToken` where a password has characters that
-    would need quoting in a URL.
+    Write it with mode 0600: it holds both passwords.  Raises `UnsafeToken` where a password has characters
+    that would need quoting in a URL.
     """
     users = [
         {"user": "runtime", "password": safe_token(runtime_password)},

@@ -1,8 +1,8 @@
 """NATS's client protocol, as far as this library speaks it: one TCP connection, without I/O of its own.
 
-Why not the usual client: publishing must not wait, a subscription is opened for every streamed response, and both
-happen thousands of times a second.  Writing and parsing in place costs a quarter of what tasks and queues cost
-(docs/nats.md has the figures).  Whoever subscribes from outside uses any NATS client.
+Why not the usual client: publishing must not wait, a subscription is opened for every streamed response, and
+both happen thousands of times a second.  Writing and parsing in place costs a quarter of what tasks and
+queues cost (docs/nats.md has the figures).  Whoever subscribes from outside uses any NATS client.
 """
 
 from __future__ import annotations
@@ -73,6 +73,11 @@ class NatsWire(asyncio.Protocol):
         self.lost: asyncio.Future[None] = loop.create_future()
 
     # What the owner calls.
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """What it writes to, or None once the connection is lost."""
+        return self._transport
 
     def write(self, *parts: bytes) -> bool:
         """Send the parts at the end of this turn of the loop, all or (where too much waits) none of them."""

@@ -1,0 +1,126 @@
+"""A real nats-server of the test's own: on a free loopback port, with whatever configuration it is given."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from eventstore import nats_config
+
+RUNTIME_PASSWORD = "runtime-secret"
+SUBSCRIBER_PASSWORD = "subscriber-secret"
+READY_SECONDS_MAX = 10.0
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def executable() -> str:
+    """The nats-server that is installed beside this Python, or on the path."""
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    assert found, "nats-server is not installed"
+    return found
+
+
+class NatsServer:
+    """A child process; every start uses the same port, configuration and store."""
+
+    def __init__(self, folder: Path, render: Callable[[int, str], str] | None = None) -> None:
+        """`render(port, store_dir)` gives the configuration; the embedded server's own by default."""
+        self.folder = folder
+        self.store = folder / "store"
+        self.port = free_port()
+        self._config = folder / "nats.conf"
+        text = render(self.port, str(self.store)) if render else self._embedded()
+        self._config.write_text(text)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _embedded(self) -> str:
+        return nats_config.render(self.port, str(self.store), RUNTIME_PASSWORD, SUBSCRIBER_PASSWORD)
+
+    @property
+    def url(self) -> str:
+        """For the runtime."""
+        return nats_config.url(self.port, "runtime", RUNTIME_PASSWORD)
+
+    @property
+    def subscriber_url(self) -> str:
+        """For a subscriber."""
+        return nats_config.url(self.port, "subscriber", SUBSCRIBER_PASSWORD)
+
+    def start(self) -> None:
+        """Start, and return once it accepts clients."""
+        assert self._process is None, "it runs already"
+        with (self.folder / "nats.log").open("ab") as log:
+            self._process = subprocess.Popen([executable(), "-c", str(self._config)], stdout=log, stderr=log)
+        self._await_ready()
+
+    def stop(self) -> None:
+        """End it politely."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Make it stand still; connections stay open."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def forget(self) -> None:
+        """Delete what JetStream stored; only while it does not run."""
+        assert self._process is None
+        shutil.rmtree(self.store, ignore_errors=True)
+
+    def __enter__(self) -> NatsServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.resume()
+            self.kill()
+
+    def _end(self, how: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(how)
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _await_ready(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, (self.folder / "nats.log").read_text()
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port), timeout=1) as client,
+            ):
+                if client.recv(4) == b"INFO":
+                    return
+            time.sleep(0.02)
+        raise AssertionError("nats-server did not become ready")
