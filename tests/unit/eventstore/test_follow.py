@@ -1,0 +1,154 @@
+"""`follow` case by case, and by brute force over everything a bus can do to a small stream (invariant 4)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from eventstore.errors import LogCorrupted, StoreUnavailable
+from eventstore.events import Batch
+from eventstore.follow import follow
+from eventstore.memory import MemoryLiveBus
+from eventstore.subscription import BufferedSubscription
+from tests import virtual_time
+from tests.followed import LogReplay, ShownLog, batches, numbers
+
+
+class Heard:
+    """`Subscription` to a script; afterwards silence, in which the log catches up with what was committed."""
+
+    def __init__(self, log: ShownLog, script: Sequence[Batch | None]) -> None:
+        self.log, self.script = log, list(script)
+
+    async def next(self, timeout: float) -> Batch | None:
+        if self.script:
+            return self.script.pop(0)
+        self.log.visible = None
+        return None
+
+
+async def everything(
+    log: ShownLog, heard: Sequence[Batch | None], after: int = -1, *, fresh: bool = False
+) -> list[Batch | None]:
+    followed = follow(LogReplay(log), Heard(log, heard), after, fresh=fresh)
+    return [batch async for batch in followed]
+
+
+def test_whatever_a_bus_does_to_a_small_stream_nobody_sees_a_gap_or_a_repeat() -> None:
+    """Invariant 4, by brute force: every subset of the messages lost, in every order, each whole, without its
+    frames, or twice, met by a reader that starts after any number and whose log shows any prefix at first."""
+    stream = batches([1, 2, 0, 1])
+    end = stream[-1].end
+    spellings: tuple[Callable[[Batch], list[Batch | None]], ...] = (
+        lambda batch: [batch],
+        lambda batch: [batch, batch],
+        lambda batch: [replace(batch, frames=None)],
+        lambda batch: [None, batch],
+    )
+
+    async def every_case() -> None:
+        for kept in itertools.chain.from_iterable(itertools.permutations(stream, n) for n in range(5)):
+            for spell in spellings:
+                heard = [message for batch in kept for message in spell(batch)]
+                for after, visible in itertools.product(range(-1, end + 3), range(5)):
+                    for fresh in (False, True) if visible == 0 else (False,):
+                        seen = await everything(ShownLog(stream, visible), heard, after, fresh=fresh)
+                        assert numbers(seen) == list(range(after + 1, end + 1)), (heard, after, visible)
+                        last = [batch for batch in seen if batch is not None and batch.last]
+                        assert last == [seen[-1]]
+
+    asyncio.run(every_case())
+
+
+async def test_a_finished_stream_ends_at_once_for_who_has_seen_it_all() -> None:
+    """`after` beyond the end costs one look at the log, and shows that it is the end."""
+    replay = LogReplay(ShownLog(batches([2, 1])))
+    seen = [batch async for batch in follow(replay, BufferedSubscription(), after=7)]
+    assert [(batch.count, batch.last) for batch in seen if batch] == [(0, True)]
+    assert replay.reads == 1
+
+
+async def test_a_stream_heard_in_order_is_never_looked_up() -> None:
+    """A fresh stream on a faithful bus costs the log no read at all."""
+    log, bus = ShownLog(), MemoryLiveBus()
+    async with bus.subscribe("s") as live:
+        for count, last in ((1, False), (3, False), (0, False), (1, True)):
+            bus.publish(log.commit(count, last=last))
+        replay = LogReplay(log)
+        assert numbers([batch async for batch in follow(replay, live, fresh=True)]) == [0, 1, 2, 3, 4]
+    assert replay.reads == 0
+
+
+async def test_a_reader_that_was_too_slow_goes_back_to_the_log() -> None:
+    """More than a subscription holds: what it dropped comes from the log."""
+    log, bus = ShownLog(), MemoryLiveBus()
+    async with bus.subscribe("s") as live:
+        for index in range(300):
+            bus.publish(log.commit(1, last=index == 299))
+        replay = LogReplay(log)
+        assert numbers([batch async for batch in follow(replay, live, fresh=True)]) == list(range(300))
+    assert replay.reads == 1
+
+
+def test_silence_is_told_so_that_connections_can_be_kept() -> None:
+    """Each second without news gives one look at the log and one None."""
+
+    async def main() -> None:
+        log = ShownLog()
+        log.commit(1)
+        async with aclosing(follow(LogReplay(log), BufferedSubscription(), silence=1.0)) as followed:
+            assert [await anext(followed) for _ in range(4)] == [log.batches[0], None, None, None]
+            assert asyncio.get_running_loop().time() == pytest.approx(3.0)
+            log.commit(1, last=True)
+            assert await anext(followed) == log.batches[1]
+
+    virtual_time.run(main())
+
+
+def test_a_log_that_is_away_for_a_while_is_waited_for() -> None:
+    """It comes back within the patience: the follower has told silence meanwhile, and then goes on."""
+
+    async def main() -> None:
+        log = ShownLog(batches([1, 1]), available=False)
+        asyncio.get_running_loop().call_later(29.0, setattr, log, "available", True)
+        seen = [batch async for batch in follow(LogReplay(log), BufferedSubscription())]
+        assert numbers(seen) == [0, 1]
+        assert 15 < seen.count(None) < 60, "often enough for keep-alives, seldom enough for the log"
+
+    virtual_time.run(main())
+
+
+def test_a_log_that_stays_away_ends_the_follower_without_an_end() -> None:
+    async def main() -> None:
+        log = ShownLog(batches([1, 1]))
+        seen: list[Batch | None] = []
+
+        async def watch() -> None:
+            async for batch in follow(LogReplay(log), BufferedSubscription(), patience=30.0):
+                seen.append(batch)
+                log.available = False
+
+        with pytest.raises(StoreUnavailable):
+            await watch()
+        assert numbers(seen) == [0]
+        assert 30.0 <= asyncio.get_running_loop().time() < 32.0
+
+    virtual_time.run(main())
+
+
+async def test_a_gap_in_the_log_itself_is_named_not_passed_over() -> None:
+    log = ShownLog(batches([1, 2, 1]))
+    del log.batches[1]
+    with pytest.raises(LogCorrupted, match=r"version 2: frame 1 is missing; the log goes on with 3"):
+        await everything(log, [])
+
+
+async def test_a_message_that_counts_more_than_it_carries_is_not_believed() -> None:
+    log = ShownLog(batches([2, 1]))
+    lying = replace(log.batches[0], frames=(b"only one",))
+    assert numbers(await everything(log, [lying], fresh=True)) == [0, 1, 2]
