@@ -259,7 +259,7 @@ def _check_resolves(catalog: Catalog, model: str, node: Node) -> None:
     try:
         catalog.resolve(model)
     except UnknownModel as reason:
-        node.fail(str(reason))
+        node.fail(f"cannot be served. {reason}")
 
 
 def _isolation(fields: Mapping[str, Node]) -> Any:
