@@ -19,7 +19,7 @@ from eventstore.errors import EventStoreError
 MAX_LINE: Final = 32 * 1024
 """A server's control lines (INFO is the longest) stay below this; anything longer is not NATS."""
 OUT_BYTES_MAX: Final = 8 * 1024 * 1024
-"""What may wait for a server that does not read; above it, messages are dropped."""
+"""While more than this waits for a server that does not read, messages are dropped."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -52,7 +52,7 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
 
 
 class NatsWire(asyncio.Protocol):
-    """One connection's life: gathers what is written in a turn of the loop, dispatches what arrives."""
+    """One connection's life: writes at once what it is given, dispatches what arrives."""
 
     def __init__(self, handlers: Mapping[int, Handler], on_error: Callable[[str], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -61,11 +61,7 @@ class NatsWire(asyncio.Protocol):
         self._on_error = on_error
         self._transport: asyncio.Transport | None = None
         self._rest = b""
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._turn: list[asyncio.Future[bool]] = []
-        self._pongs: deque[list[asyncio.Future[bool]]] = deque()
-        self._scheduled = False
+        self._pongs: deque[asyncio.Future[bool]] = deque()
         self.heard = False
         """Something arrived since the owner last cleared this."""
         self.info: dict[str, Any] = {}
@@ -80,26 +76,20 @@ class NatsWire(asyncio.Protocol):
         return self._transport
 
     def write(self, *parts: bytes) -> bool:
-        """Send the parts at the end of this turn of the loop, all or (where too much waits) none of them."""
-        size = sum(map(len, parts))
-        if not self._room(size):
+        """Send the joined parts, without waiting; False where too much waits and they were dropped."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size() > OUT_BYTES_MAX:
             return False
-        self._out.extend(parts)
-        self._out_bytes += size
-        self._schedule()
+        transport.write(b"".join(parts))
         return True
 
     def ping(self) -> asyncio.Future[bool]:
-        """Becomes True once the server has processed all that was written before, False if it is lost.
-
-        All pings of one turn of the loop travel as one.
-        """
+        """Becomes True once the server has processed all that was written before, False if it is lost."""
         pong: asyncio.Future[bool] = self._loop.create_future()
-        if self._transport is None or self._transport.is_closing():
+        if self.write(b"PING\r\n"):
+            self._pongs.append(pong)
+        else:
             pong.set_result(False)
-            return pong
-        self._turn.append(pong)
-        self._schedule()
         return pong
 
     def use(self, transport: asyncio.Transport) -> None:
@@ -126,12 +116,9 @@ class NatsWire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever waits is told."""
         self._transport = None
-        self._out.clear()
-        for pongs in (*self._pongs, self._turn):
-            for pong in pongs:
-                _settle(pong, False)
+        for pong in self._pongs:
+            settle(pong, False)
         self._pongs.clear()
-        self._turn = []
         for future in (self.greeted, self.lost):
             if not future.done():
                 future.set_result(None)
@@ -186,8 +173,7 @@ class NatsWire(asyncio.Protocol):
 
     def _control(self, line: bytes) -> None:
         if line.startswith(b"PONG"):
-            for pong in self._pongs.popleft():
-                _settle(pong, True)
+            settle(self._pongs.popleft(), True)
         elif line.startswith(b"PING"):
             self.write(b"PONG\r\n")
         elif line.startswith(b"INFO "):
@@ -199,30 +185,8 @@ class NatsWire(asyncio.Protocol):
         elif not line.startswith(b"+OK"):
             raise ValueError(line[:40])
 
-    def _room(self, size: int) -> bool:
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return False
-        return self._out_bytes + size + transport.get_write_buffer_size() <= OUT_BYTES_MAX
 
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._send)
-
-    def _send(self) -> None:
-        self._scheduled = False
-        if self._transport is None:
-            return
-        if self._turn:
-            self._out.append(b"PING\r\n")
-            self._pongs.append(self._turn)
-            self._turn = []
-        self._transport.write(b"".join(self._out))
-        self._out.clear()
-        self._out_bytes = 0
-
-
-def _settle(pong: asyncio.Future[bool], result: bool) -> None:
+def settle(pong: asyncio.Future[bool], result: bool) -> None:
+    """Answer whoever waits, unless that was done."""
     if not pong.done():
         pong.set_result(result)
