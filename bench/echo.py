@@ -1,0 +1,99 @@
+"""The floor: a bare Ray Serve application with both ingress switches that streams and stores nothing.
+
+`python -m bench.echo --port 8099` serves `POST /v1/responses` with the frames that its model name asks for
+(`echo?deltas=100`), until it is ended by a signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from bench.processes import free_port
+
+SWITCHES = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+
+
+def frames(model: str) -> list[bytes]:
+    """One frame a delta, of the size that a delta of Rayspond's has."""
+    deltas = int(parse_qs(urlsplit(model).query).get("deltas", ["1"])[0])
+    return [
+        b"event: response.output_text.delta\ndata: "
+        + json.dumps(
+            {
+                "type": "response.output_text.delta",
+                "sequence_number": number,
+                "item_id": "msg_" + "0" * 38,
+                "output_index": 0,
+                "content_index": 0,
+                "delta": f"word{number} ",
+                "logprobs": [],
+            },
+            separators=(",", ":"),
+        ).encode()
+        + b"\n\n"
+        for number in range(deltas)
+    ]
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    port = parser.parse_args().port
+    scratch = Path(tempfile.mkdtemp(prefix="rsb-"))
+    os.environ.update(
+        SWITCHES,
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_SERVE_HAPROXY_CONFIG_FILE_LOC=str(scratch / "haproxy.cfg"),
+        RAY_SERVE_HAPROXY_SOCKET_PATH=str(scratch / "admin.sock"),
+        RAY_SERVE_HAPROXY_SERVER_STATE_BASE=str(scratch),
+        RAY_SERVE_HAPROXY_SERVER_STATE_FILE=str(scratch / "server-state"),
+        RAY_SERVE_HAPROXY_STATS_PORT=str(free_port()),
+        RAY_SERVE_HAPROXY_METRICS_PORT=str(free_port()),
+    )
+    # Serve reads the switches when it is imported.
+    import ray
+    from fastapi import FastAPI, Request
+    from fastapi.responses import StreamingResponse
+    from ray import serve
+
+    api = FastAPI()
+
+    @api.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.post("/v1/responses")
+    async def respond(request: Request) -> StreamingResponse:
+        model = json.loads(await request.body())["model"]
+
+        async def stream() -> AsyncIterator[bytes]:
+            for frame in frames(model):
+                yield frame
+            yield b"data: [DONE]\n\n"
+
+        return StreamingResponse(stream(), media_type="text/event-stream")
+
+    class Echo:
+        """Streams what it is asked for."""
+
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, _temp_dir=str(scratch))
+    serve.start(http_options=serve.HTTPOptions(host="127.0.0.1", port=port))
+    deployment = serve.deployment(
+        num_replicas=2, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}
+    )(serve.ingress(api)(Echo))
+    serve.run(deployment.bind())
+    print("ready", flush=True)
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The load: many clients that post, read the stream to its end and check what they read.
+
+The client is raw asyncio, because a generator that costs more than the server measures itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import orjson
+
+DELTA = b'"type":"response.output_text.delta"'
+DONE = b"data: [DONE]\n\n"
+STREAM_TIMEOUT = 120.0
+"""Seconds after which a stream counts as hung."""
+
+
+class WrongAnswer(Exception):
+    """A stream was not what the upstream said."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream as its client saw it."""
+
+    started: float
+    first_delta: float = 0.0
+    ended: float = 0.0
+    deltas: int = 0
+    gaps: list[float] = field(default_factory=list)
+    """Seconds between reads that brought deltas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to ask for."""
+
+    name: str
+    model: str
+    clients: int
+    deltas: int
+    seconds: float
+    """How long to begin new streams; those begun are read to their ends."""
+    stream: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What came of a load."""
+
+    streams: int
+    seconds: float
+    deltas: int
+    whole: Sequence[float]
+    first: Sequence[float]
+    gaps: Sequence[float]
+
+    @property
+    def streams_per_s(self) -> float:
+        """Whole streams a second."""
+        return self.streams / self.seconds
+
+    @property
+    def deltas_per_s(self) -> float:
+        """Deltas a second, over all streams."""
+        return self.deltas / self.seconds
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of them lie."""
+    if len(values) < 2:
+        return values[0] if values else 0.0
+    return statistics.quantiles(values, n=1000, method="inclusive")[min(int(share * 1000), 999) - 1]
+
+
+async def drive(url: str, load: Load, expected: str | None) -> Figures:
+    """Run a load against `POST <url>`.  Raises `WrongAnswer` at the first stream that is not right.
+
+    `expected` is the text every stream must carry, or None where only its length is known.
+    """
+    parts = urlsplit(url)
+    body = orjson.dumps({"model": load.model, "input": "bench", "stream": True})
+    head = (
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer bench\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    streams: list[Stream] = []
+    began = time.perf_counter()
+    until = began + load.seconds
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**22)
+        try:
+            while time.perf_counter() < until:
+                stream = Stream(time.perf_counter())
+                writer.write(head + body)
+                text = await asyncio.wait_for(_read(reader, stream), STREAM_TIMEOUT)
+                _check(text, stream, load, expected, whole=len(streams) % 20 == 0)
+                streams.append(stream)
+        finally:
+            writer.close()
+
+    async with asyncio.TaskGroup() as clients:
+        for _ in range(load.clients):
+            clients.create_task(client())
+    return Figures(
+        streams=len(streams),
+        seconds=time.perf_counter() - began,
+        deltas=sum(stream.deltas for stream in streams),
+        whole=[stream.ended - stream.started for stream in streams],
+        first=[stream.first_delta - stream.started for stream in streams],
+        gaps=[gap for stream in streams for gap in stream.gaps],
+    )
+
+
+async def _read(reader: asyncio.StreamReader, stream: Stream) -> bytes:
+    """The body of one chunked answer; times of deltas go to `stream`."""
+    status = await reader.readuntil(b"\r\n\r\n")
+    if b" 200 " not in status[:20]:
+        raise WrongAnswer(f"{status[:200]!r} {await reader.read(1000)!r}")
+    chunked = b"transfer-encoding: chunked" in status.lower()
+    if not chunked:
+        raise WrongAnswer(f"not a stream: {status[:300]!r}")
+    pieces: list[bytes] = []
+    last = stream.started
+    while True:
+        size = int((await reader.readuntil(b"\r\n")).split(b";")[0], 16)
+        piece = await reader.readexactly(size + 2)
+        if size == 0:
+            break
+        pieces.append(piece[:-2])
+        deltas = piece.count(DELTA)
+        if deltas:
+            now = time.perf_counter()
+            if stream.deltas == 0:
+                stream.first_delta = now
+            else:
+                stream.gaps.append(now - last)
+            last = now
+            stream.deltas += deltas
+    stream.ended = time.perf_counter()
+    return b"".join(pieces)
+
+
+def _check(body: bytes, stream: Stream, load: Load, expected: str | None, *, whole: bool) -> None:
+    """Every stream: its end and its number of deltas.  One in twenty: every word and number."""
+    if not body.endswith(DONE):
+        raise WrongAnswer(f"the stream has no end: ...{body[-300:]!r}")
+    if stream.deltas != load.deltas:
+        raise WrongAnswer(f"{stream.deltas} deltas instead of {load.deltas}")
+    if not whole:
+        return
+    events = [json.loads(line[6:]) for line in body.split(b"\n") if line.startswith(b"data: {")]
+    numbers = [event["sequence_number"] for event in events]
+    if numbers != list(range(len(events))):
+        raise WrongAnswer(f"sequence numbers {numbers[:20]} ...")
+    text = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+    if expected is not None and text != expected:
+        raise WrongAnswer(f"the text is {text[:200]!r}, the upstream said {expected[:200]!r}")
