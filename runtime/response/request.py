@@ -57,9 +57,10 @@ class ResponseRequest:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> ResponseRequest:
         """The inverse of `to_json`.  Unknown keys are a newer vocabulary's and are refused."""
-        return ResponseRequest(
-            **{name: tuple(value) if name in _TUPLES else value for name, value in data.items()}
-        )
+        fields: dict[str, Any] = {
+            name: tuple(value) if name in _TUPLES else value for name, value in data.items()
+        }
+        return ResponseRequest(**fields)
 
 
 _TUPLES = frozenset({"input", "include", "tools"})

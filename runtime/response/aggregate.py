@@ -1,0 +1,342 @@
+"""What is so about a response, and how each event changes it: the structural half of the fold.
+
+`runtime.response.state` adds what was shown.  Nothing here refuses an event: it happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final, Literal, assert_never
+
+from runtime.model import JSON, FinishReason, ItemKind, Usage
+from runtime.response import events as e
+from runtime.response import items
+from runtime.response.request import ResponseRequest
+from runtime.response.wire import Shown
+
+PartKind = Literal["output_text", "refusal", "arguments", "reasoning_text", "summary_text"]
+Ending = e.ResponseCompleted | e.ResponseIncomplete | e.ResponseFailed | e.ResponseCancelled
+Appended = e.TextAppended | e.RefusalAppended | e.ArgumentsAppended | e.ReasoningAppended | e.SummaryAppended
+
+ENDINGS: Final = (e.ResponseCompleted, e.ResponseIncomplete, e.ResponseFailed, e.ResponseCancelled)
+
+
+class Status(StrEnum):
+    """Where a response stands.  `new` and `erased` are ours; clients never see them."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INCOMPLETE = "incomplete"
+    CANCELLED = "cancelled"
+    ERASED = "erased"
+
+
+_OVER: Final = frozenset(
+    {Status.COMPLETED, Status.FAILED, Status.INCOMPLETE, Status.CANCELLED, Status.ERASED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of an item: a content part, a summary part, or a function call's arguments."""
+
+    kind: PartKind
+    text: str
+    source: int = 0
+    """The upstream's index of a summary part."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenItem:
+    """The output item that is being said.  Only its last part grows."""
+
+    kind: ItemKind
+    id: str
+    index: int
+    """`output_index`."""
+    name: str
+    call_id: str
+    upstream_id: str | None
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What the model said so far: a message's text, a call's arguments, or raw reasoning."""
+        kind = {"message": "output_text", "function_call": "arguments", "reasoning": "reasoning_text"}
+        return "".join(part.text for part in self.parts if part.kind == kind[self.kind])
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The current turn of the agent loop."""
+
+    number: int
+    """Counts the turns from 0."""
+    attempt: int
+    """Counts the tries of this turn from 0."""
+    resume: e.Resume
+    upstream: str
+    first_item: int
+    """`output_index` of the first item that this turn says, over all its tries."""
+    upstream_request_id: str | None = None
+    finish: FinishReason | None = None
+    """How the upstream ended the turn by itself, or None."""
+    failure: e.ModelCallFailed | None = None
+    """How this try broke off, or None."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether more may come from this try."""
+        return self.finish is None and self.failure is None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseState:
+    """The fold of a response's events."""
+
+    status: Status = Status.NEW
+    created: e.ResponseCreated | None = None
+    output: tuple[dict[str, Any], ...] = ()
+    """Finished items in the Responses API's shapes, as clients see them."""
+    origins: tuple[dict[str, Any] | None, ...] = ()
+    """For each of `output`: what the upstream gave with it and only that upstream may see again."""
+    open_item: OpenItem | None = None
+    call: Call | None = None
+    usage: Usage = field(default_factory=Usage)
+    """Tokens of all turns that ended."""
+    ending: Ending | None = None
+    activation: e.ActivationStarted | None = None
+    """Who runs it, or ran it last."""
+    shown: Shown = field(default_factory=Shown)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be shown."""
+        return self.status in _OVER
+
+    @property
+    def next_number(self) -> int:
+        """`sequence_number` of the next wire event."""
+        return self.shown.count
+
+    @property
+    def id(self) -> str:
+        """The response's id."""
+        return self._created.id
+
+    @property
+    def project(self) -> str:
+        """The tenant."""
+        return self._created.project
+
+    @property
+    def request(self) -> ResponseRequest:
+        """What was asked."""
+        return self._created.request
+
+    @property
+    def agent(self) -> Mapping[str, JSON]:
+        """The resolved configuration that it runs with."""
+        return self._created.agent
+
+    @property
+    def attempt(self) -> int:
+        """The try of the current turn; 0 before the first."""
+        return self.call.attempt if self.call else 0
+
+    @property
+    def context_items(self) -> tuple[dict[str, Any], ...]:
+        """The finished items as a model is told of them: with `_upstream` where there is one."""
+        return tuple(
+            item if origin is None else {**item, "_upstream": origin}
+            for item, origin in zip(self.output, self.origins, strict=True)
+        )
+
+    @property
+    def call_items(self) -> tuple[dict[str, Any], ...]:
+        """The items that the current turn finished, in whatever try.  The open one is not among them."""
+        return self.output[self.call.first_item :] if self.call else ()
+
+    @property
+    def _created(self) -> e.ResponseCreated:
+        assert self.created is not None, f"a response that is {self.status} has no request"
+        return self.created
+
+
+INITIAL: Final = ResponseState()
+
+
+def apply(state: ResponseState, event: e.Event) -> ResponseState:
+    """The state after `event`, but for what was shown."""
+    match event:
+        case (
+            e.TextAppended()
+            | e.RefusalAppended()
+            | e.ArgumentsAppended()
+            | e.ReasoningAppended()
+            | e.SummaryAppended()
+        ):
+            return replace(state, open_item=_append(state.open_item, event))
+        case e.ItemStarted():
+            return replace(state, open_item=_start(state, event))
+        case e.ItemEnded():
+            return _end(state, event)
+        case e.ResponseCreated():
+            return replace(state, created=event, status=Status.QUEUED if event.queued else Status.IN_PROGRESS)
+        case e.ActivationStarted():
+            return replace(state, activation=event, status=Status.IN_PROGRESS)
+        case e.ModelCallStarted():
+            return replace(state, call=_call(state, event))
+        case e.ModelCallEnded():
+            call = None if state.call is None else replace(state.call, finish=event.finish)
+            return replace(state, call=call, usage=state.usage + event.usage)
+        case e.ModelCallFailed():
+            return replace(state, call=None if state.call is None else replace(state.call, failure=event))
+        case e.ResponseCompleted():
+            return replace(state, ending=event, status=Status.COMPLETED)
+        case e.ResponseIncomplete():
+            return replace(state, ending=event, status=Status.INCOMPLETE)
+        case e.ResponseFailed():
+            return replace(state, ending=event, status=Status.FAILED)
+        case e.ResponseCancelled():
+            return replace(state, ending=event, status=Status.CANCELLED)
+        case e.Erased():
+            # Nothing of it may be left, whether it was read before its erasure or after.
+            return ResponseState(status=Status.ERASED)
+        case _:
+            assert_never(event)
+
+
+PART_KINDS: Final[Mapping[type, PartKind]] = {
+    e.TextAppended: "output_text",
+    e.RefusalAppended: "refusal",
+    e.ArgumentsAppended: "arguments",
+    e.ReasoningAppended: "reasoning_text",
+    e.SummaryAppended: "summary_text",
+}
+
+
+def growing_part(item: OpenItem, event: Appended) -> Part | None:
+    """The open part that `event` goes on with, or None if it begins a new one."""
+    if item.parts:
+        last = item.parts[-1]
+        source = event.index if isinstance(event, e.SummaryAppended) else 0
+        if last.kind == PART_KINDS[type(event)] and last.source == source:
+            return last
+    return None
+
+
+def wire_index(item: OpenItem, kind: PartKind, place: int) -> int:
+    """`content_index` or `summary_index` of the part at `place`: each of the two lists counts from 0."""
+    summary = kind == "summary_text"
+    return sum((part.kind == "summary_text") == summary for part in item.parts[:place])
+
+
+def item_json(item: OpenItem, status: str, encrypted_content: str | None = None) -> dict[str, Any]:
+    """The item in the Responses API's shape."""
+    head: dict[str, Any] = {"id": item.id, "type": item.kind, "status": status}
+    match item.kind:
+        case "message":
+            parts = item.parts or (Part("output_text", ""),)
+            return head | {"role": "assistant", "content": [part_json(part) for part in parts]}
+        case "function_call":
+            return head | {"call_id": item.call_id, "name": item.name, "arguments": item.text}
+        case "reasoning":
+            summary = [part_json(part) for part in item.parts if part.kind == "summary_text"]
+            content = [part_json(part) for part in item.parts if part.kind == "reasoning_text"]
+            head["summary"] = summary
+            # Omitted, never null (PROTOCOL.md, section c).
+            if content:
+                head["content"] = content
+            if encrypted_content is not None:
+                head["encrypted_content"] = encrypted_content
+            return head
+        case _:
+            assert_never(item.kind)
+
+
+def part_json(part: Part) -> dict[str, Any]:
+    """The part in the Responses API's shape."""
+    match part.kind:
+        case "output_text":
+            return {"type": "output_text", "text": part.text, "annotations": []}
+        case "refusal":
+            return {"type": "refusal", "refusal": part.text}
+        case _:
+            return {"type": part.kind, "text": part.text}
+
+
+def taken_call_ids(state: ResponseState) -> Iterator[str]:
+    """The call ids that a new function call may not have: those of this response's input and output."""
+    yield from (item["call_id"] for item in state.request.input if item.get("type") == "function_call")
+    yield from (item["call_id"] for item in state.output if item["type"] == "function_call")
+
+
+def _start(state: ResponseState, event: e.ItemStarted) -> OpenItem:
+    index, attempt = len(state.output), state.attempt
+    call_id = event.call_id
+    if event.kind == "function_call" and not call_id:
+        call_id = items.call_id(state.id, index, attempt)
+    return OpenItem(
+        kind=event.kind,
+        id=items.output_id(state.id, event.kind, index, attempt),
+        index=index,
+        name=event.name,
+        call_id=call_id,
+        upstream_id=event.upstream_id,
+    )
+
+
+def _append(item: OpenItem | None, event: Appended) -> OpenItem | None:
+    if item is None:
+        return None
+    text = "".join(event.deltas)
+    last = growing_part(item, event)
+    if last is not None:
+        grown = Part(last.kind, last.text + text, last.source)
+        return replace(item, parts=(*item.parts[:-1], grown))
+    source = event.index if isinstance(event, e.SummaryAppended) else 0
+    return replace(item, parts=(*item.parts, Part(PART_KINDS[type(event)], text, source)))
+
+
+def _end(state: ResponseState, event: e.ItemEnded) -> ResponseState:
+    item = state.open_item
+    if item is None:
+        return state
+    visible = "reasoning.encrypted_content" in state.request.include
+    finished = item_json(item, event.status, event.encrypted_content if visible else None)
+    return replace(
+        state,
+        output=(*state.output, finished),
+        origins=(*state.origins, _origin(state, item, event)),
+        open_item=None,
+    )
+
+
+def _origin(state: ResponseState, item: OpenItem, event: e.ItemEnded) -> dict[str, Any] | None:
+    if item.upstream_id is None and event.encrypted_content is None:
+        return None
+    origin: dict[str, Any] = {"name": state.call.upstream if state.call else ""}
+    if item.upstream_id is not None:
+        origin["id"] = item.upstream_id
+    if event.encrypted_content is not None:
+        origin["encrypted_content"] = event.encrypted_content
+    return origin
+
+
+def _call(state: ResponseState, event: e.ModelCallStarted) -> Call:
+    before = state.call
+    again = before is not None and before.number == event.call
+    return Call(
+        number=event.call,
+        attempt=event.attempt,
+        resume=event.resume,
+        upstream=event.upstream,
+        first_item=before.first_item if before is not None and again else len(state.output),
+        upstream_request_id=event.upstream_request_id,
+    )

@@ -1,0 +1,80 @@
+"""Items and their ids.  An id is derived from where the item stands, and leads back to it.
+
+`<prefix>_<32 hex of the response's id><4 hex index><2 hex attempt>`: outputs count from 0, inputs from
+0x8000; the attempt is the try of the model call in which the item began.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from runtime.model import JSON
+
+RESPONSE_PREFIX: Final = "resp_"
+CALL_ID_CHARS_MAX: Final = 64  # PROTOCOL.md, section e.
+_INPUT: Final = 0x8000  # So a request may hold 32,768 items, and an answer as many.
+_ATTEMPT_MAX: Final = 0xFF
+_PREFIXES: Final[Mapping[str, str]] = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+    "compaction": "cmp",
+}
+_WITH_STATUS: Final = frozenset({"message", "function_call", "function_call_output", "reasoning"})
+_ITEM_ID: Final = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{6}")
+_RESPONSE_ID: Final = re.compile(r"resp_[0-9a-f]{32}")
+
+
+def new_response_id(random_bytes: bytes) -> str:
+    """A response's id from 16 random bytes."""
+    assert len(random_bytes) == 16, "an id holds 128 random bits"
+    return RESPONSE_PREFIX + random_bytes.hex()
+
+
+def is_response_id(text: str) -> bool:
+    """Whether this can be an id of ours.  What cannot is unknown, without a look into the log."""
+    return _RESPONSE_ID.fullmatch(text) is not None
+
+
+def output_id(response_id: str, kind: str, index: int, attempt: int) -> str:
+    """The id of an output item."""
+    return _derived(_PREFIXES[kind], response_id, index, attempt)
+
+
+def call_id(response_id: str, index: int, attempt: int) -> str:
+    """The call id of a function call whose upstream gave no usable one."""
+    return _derived("call", response_id, index, attempt)
+
+
+def input_id(response_id: str, kind: str, index: int) -> str:
+    """The id of an input item."""
+    return _derived(_PREFIXES.get(kind, "item"), response_id, index | _INPUT, 0)
+
+
+def response_of(item_id: str) -> str | None:
+    """The id of the response whose item this is, or None for an id that is not ours."""
+    match = _ITEM_ID.fullmatch(item_id)
+    return RESPONSE_PREFIX + match[1] if match else None
+
+
+def with_id(item: Mapping[str, JSON], response_id: str, index: int) -> dict[str, Any]:
+    """An input item as it is listed: with an id and a status.
+
+    An id of ours that the client sent back is kept, so that an item is known by one id wherever it is shown.
+    """
+    given = item.get("id")
+    known = isinstance(given, str) and response_of(given) is not None
+    kind = str(item["type"])
+    listed = {"id": given if known else input_id(response_id, kind, index)}
+    listed |= {key: value for key, value in item.items() if key != "id"}
+    if kind in _WITH_STATUS:
+        listed.setdefault("status", "completed")
+    return listed
+
+
+def _derived(prefix: str, response_id: str, index: int, attempt: int) -> str:
+    root = response_id.removeprefix(RESPONSE_PREFIX)
+    return f"{prefix}_{root}{index:04x}{min(attempt, _ATTEMPT_MAX):02x}"

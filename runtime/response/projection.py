@@ -1,0 +1,261 @@
+"""What clients see of each event: `project(state, event) -> wire events`.
+
+Pure, and versioned: a response is shown for ever as the version named in its `ResponseCreated` shows it.
+A change that alters one byte is a new version beside the old ones; golden logs hold every version still.
+The shapes and their order are PROTOCOL.md's, section d.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from runtime.response import events as e
+from runtime.response.aggregate import (
+    PART_KINDS,
+    Appended,
+    OpenItem,
+    Part,
+    PartKind,
+    ResponseState,
+    apply,
+    growing_part,
+    item_json,
+    part_json,
+    wire_index,
+)
+from runtime.response.errors import UnknownEvent
+from runtime.response.snapshot import lifecycle_data
+from runtime.response.wire import WireEvent, dumps
+
+# Types of an `error` event by code, as OpenAI names them; all others are the server's.
+_ERROR_TYPES: Final[Mapping[str, str]] = {
+    "rate_limit_exceeded": "rate_limit_error",
+    "invalid_prompt": "invalid_request_error",
+}
+_OBFUSCATED_CHARS: Final = 16  # Deltas are padded to a multiple of this.
+
+
+def project(state: ResponseState, event: e.Event) -> list[WireEvent]:
+    """The wire events that `event` shows, `state` being the fold of all events before it.
+
+    Raises `UnknownEvent` for a projection of a newer version.
+    """
+    created = event if isinstance(event, e.ResponseCreated) else state.created
+    if created is None:
+        return []  # Only the tombstone of an erased response has nothing before it.
+    version = PROJECTIONS.get(created.projection)
+    if version is None:
+        raise UnknownEvent(created.id, 0, f"projection {created.projection}")
+    return version(state, event)
+
+
+def _project_1(state: ResponseState, event: e.Event) -> list[WireEvent]:
+    match event:
+        case (
+            e.TextAppended()
+            | e.RefusalAppended()
+            | e.ArgumentsAppended()
+            | e.ReasoningAppended()
+            | e.SummaryAppended()
+        ):
+            return _appended(state, event)
+        case e.ItemStarted():
+            return _item_started(state, event)
+        case e.ItemEnded():
+            return _item_ended(state, event)
+        case e.ResponseCreated(queued=queued):
+            return _lifecycle(state, event, "created", "queued" if queued else "in_progress")
+        case e.ActivationStarted() if state.status == "queued":
+            return _lifecycle(state, event, "in_progress")
+        case e.ResponseCompleted():
+            return _lifecycle(state, event, "completed")
+        case e.ResponseIncomplete() | e.ResponseCancelled():
+            # Neither API has an event of its own for a cancelled response; the snapshot's status tells.
+            return _lifecycle(state, event, "incomplete")
+        case e.ResponseFailed():
+            return _failed(state, event)
+        case _:
+            return []  # Model calls, later activations and the tombstone show nothing.
+
+
+PROJECTIONS: Final[Mapping[int, Callable[[ResponseState, e.Event], list[WireEvent]]]] = {1: _project_1}
+
+
+def _lifecycle(state: ResponseState, event: e.Event, *names: str) -> list[WireEvent]:
+    after = apply(state, event)
+    first = state.next_number
+    types = [f"response.{name}" for name in names]
+    return [
+        WireEvent(number, type, lifecycle_data(type, number, after))
+        for number, type in enumerate(types, first)
+    ]
+
+
+def _failed(state: ResponseState, event: e.ResponseFailed) -> list[WireEvent]:
+    """The error in both known forms (the SDKs read the one or the other), then the end."""
+    number = state.next_number
+    error = {"code": event.code, "message": event.message, "param": None}
+    nested = {"type": _ERROR_TYPES.get(event.code, "server_error"), **error}
+    data = dumps({"type": "error", "sequence_number": number, **error, "error": nested})
+    type = "response.failed"
+    end = lifecycle_data(type, number + 1, apply(state, event))
+    return [WireEvent(number, "error", data), WireEvent(number + 1, type, end)]
+
+
+class _Writer:
+    """Collects wire events of one item, numbering them."""
+
+    def __init__(self, state: ResponseState, item: OpenItem) -> None:
+        self.item = item
+        self.number = state.next_number
+        self.events: list[WireEvent] = []
+
+    def add(self, type: str, body: Mapping[str, Any]) -> None:
+        data = dumps({"type": type, "sequence_number": self.number, **body})
+        self.events.append(WireEvent(self.number, type, data))
+        self.number += 1
+
+    def place(self, kind: PartKind, index: int) -> dict[str, Any]:
+        """Where a part stands."""
+        where: dict[str, Any] = {"item_id": self.item.id, "output_index": self.item.index}
+        if kind == "summary_text":
+            where["summary_index"] = index
+        elif kind != "arguments":
+            where["content_index"] = index
+        return where
+
+
+def _item_started(state: ResponseState, event: e.ItemStarted) -> list[WireEvent]:
+    item = apply(state, event).open_item
+    assert item is not None
+    writer = _Writer(state, item)
+    shape = item_json(item, "in_progress")
+    if item.kind == "message":
+        shape["content"] = []  # Its first part opens with its first delta.
+    writer.add("response.output_item.added", {"output_index": item.index, "item": shape})
+    return writer.events
+
+
+def _item_ended(state: ResponseState, event: e.ItemEnded) -> list[WireEvent]:
+    item = state.open_item
+    if item is None:
+        return []
+    writer = _Writer(state, item)
+    names = _names(state)
+    if item.parts:
+        _close_part(writer, names, item.parts[-1], len(item.parts) - 1, event.status)
+    elif item.kind == "message":
+        _open_part(writer, "output_text", 0)
+        _close_part(writer, names, Part("output_text", ""), 0, event.status)
+    elif item.kind == "function_call":
+        _close_part(writer, names, Part("arguments", ""), 0, event.status)
+    finished = apply(state, event).output[-1]
+    writer.add("response.output_item.done", {"output_index": item.index, "item": finished})
+    return writer.events
+
+
+def _appended(state: ResponseState, event: Appended) -> list[WireEvent]:
+    item = state.open_item
+    if item is None:
+        return []
+    writer = _Writer(state, item)
+    kind = PART_KINDS[type(event)]
+    place = len(item.parts) - 1
+    if growing_part(item, event) is None:
+        if item.parts:
+            _close_part(writer, _names(state), item.parts[-1], place, "completed")
+        place += 1
+        _open_part(writer, kind, wire_index(item, kind, place))
+    type_ = f"{_names(state)[kind]}.delta"
+    where = writer.place(kind, wire_index(item, kind, place))
+    writer.events += _deltas(state, writer.number, type_, where, event.deltas)
+    return writer.events
+
+
+def _deltas(
+    state: ResponseState, first: int, type: str, where: Mapping[str, Any], deltas: tuple[str, ...]
+) -> Iterator[WireEvent]:
+    """One wire event a delta.
+
+    All that is alike is formatted once: tokens are the bulk of what is shown, and this halves their cost.
+    The bytes are those that `dumps` would have made.
+    """
+    prefix = b'{"type":"%b","sequence_number":' % type.encode()
+    middle = b"," + dumps(where)[1:-1] + b',"delta":'
+    suffix = b',"logprobs":[]}' if type == "response.output_text.delta" else b"}"
+    seed = state.created.obfuscation if state.created else None
+    if seed is not None and type != "response.refusal.delta":
+        return _obfuscated(seed, first, type, (prefix, middle, suffix), deltas)
+    quote = orjson.dumps
+    return (
+        WireEvent(number, type, b"%b%d%b%b%b" % (prefix, number, middle, quote(delta), suffix))
+        for number, delta in enumerate(deltas, first)
+    )
+
+
+def _obfuscated(
+    seed: str, first: int, type: str, around: tuple[bytes, bytes, bytes], deltas: tuple[str, ...]
+) -> Iterator[WireEvent]:
+    """Deltas whose length does not betray the token: padded by characters that only the seed knows."""
+    prefix, middle, suffix = around
+    for number, delta in enumerate(deltas, first):
+        padding = hashlib.sha256(f"{seed}:{number}".encode()).hexdigest()
+        padding = padding[: _OBFUSCATED_CHARS - len(delta) % _OBFUSCATED_CHARS]
+        end = b'%b,"obfuscation":"%b"}' % (suffix[:-1], padding.encode())
+        yield WireEvent(number, type, b"%b%d%b%b%b" % (prefix, number, middle, dumps(delta), end))
+
+
+def _open_part(writer: _Writer, kind: PartKind, index: int) -> None:
+    if kind == "arguments":
+        return
+    type = (
+        "response.reasoning_summary_part.added" if kind == "summary_text" else "response.content_part.added"
+    )
+    writer.add(type, {**writer.place(kind, index), "part": part_json(Part(kind, ""))})
+
+
+def _close_part(writer: _Writer, names: Mapping[PartKind, str], part: Part, place: int, status: str) -> None:
+    index = wire_index(writer.item, part.kind, place)
+    where = writer.place(part.kind, index)
+    done = f"{names[part.kind]}.done"
+    match part.kind:
+        case "arguments":
+            # A half call must not read as a whole one: its item alone says that it is over.
+            if status == "completed":
+                writer.add(done, {**where, "arguments": part.text})
+            return
+        case "output_text":
+            writer.add(done, {**where, "text": part.text, "logprobs": []})
+        case "refusal":
+            writer.add(done, {**where, "refusal": part.text})
+        case _:
+            writer.add(done, {**where, "text": part.text})
+    type = (
+        "response.reasoning_summary_part.done"
+        if part.kind == "summary_text"
+        else "response.content_part.done"
+    )
+    writer.add(type, {**where, "part": part_json(part)})
+
+
+_NAMES: Final[Mapping[PartKind, str]] = {
+    "output_text": "response.output_text",
+    "refusal": "response.refusal",
+    "arguments": "response.function_call_arguments",
+    "reasoning_text": "response.reasoning_text",
+    "summary_text": "response.reasoning_summary_text",
+}
+_DIALECTS: Final[Mapping[str, Mapping[PartKind, str]]] = {
+    "openai": _NAMES,
+    "open_responses": {**_NAMES, "reasoning_text": "response.reasoning"},
+}
+
+
+def _names(state: ResponseState) -> Mapping[PartKind, str]:
+    """What the dialect of this response calls the events of each kind of part."""
+    assert state.created is not None
+    return _DIALECTS[state.created.dialect]
