@@ -1,0 +1,1 @@
+"""The schema's history, run by `eventstore.sql.migrate`, never by hand."""

@@ -1,0 +1,137 @@
+"""The tables of the log, the same on SQLite and Postgres.  See docs/adr/0001-log-format.md.
+
+What creates them are the migrations; a test compares both.  Nothing here knows what a stream is about.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA: Final = MetaData()
+
+# SQLite's row number is an INTEGER of 64 bits; Postgres needs the word BIGINT for the same.
+_Big: Final = BigInteger().with_variant(Integer, "sqlite")
+
+LOG: Final = Table(
+    "log",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # Always 1.
+    Column("incarnation", Text, nullable=False),
+    Column("created_at", _Big, nullable=False),
+    sqlite_strict=True,
+)
+
+STREAMS: Final = Table(
+    "streams",
+    METADATA,
+    Column("id", _Big, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False, unique=True),
+    Column("version", _Big, nullable=False),
+    Column("epoch", _Big, nullable=False),
+    Column("owner", Text),
+    Column("chain", LargeBinary, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("parent", Text),
+    Column("created", _Big, nullable=False),
+    Column("attributes", Text, nullable=False),  # A JSON object of strings.
+    sqlite_strict=True,
+)
+Index("streams_owner", STREAMS.c.owner, sqlite_where=STREAMS.c.owner.isnot(None))
+# Equality on the first three, then in order of creation; the fourth serves listings without a state.
+Index("streams_state", STREAMS.c.category, STREAMS.c.state, STREAMS.c.tenant, STREAMS.c.created)
+Index("streams_created", STREAMS.c.category, STREAMS.c.created)
+
+RECORDS: Final = Table(
+    "records",
+    METADATA,
+    Column("position", _Big, primary_key=True, autoincrement=False),
+    Column("stream_id", _Big, nullable=False),
+    Column("first_version", _Big, nullable=False),
+    Column("types", Text, nullable=False),
+    Column("schema", Integer, nullable=False),
+    Column("epoch", _Big, nullable=False),
+    Column("recorded_at", _Big, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+    UniqueConstraint("stream_id", "first_version"),
+    sqlite_strict=True,
+)
+
+PAYLOADS: Final = Table(
+    "payloads",
+    METADATA,
+    Column("position", _Big, primary_key=True, autoincrement=False),
+    Column("payload", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+
+SALTS: Final = Table(
+    "salts",
+    METADATA,
+    Column("stream_id", _Big, primary_key=True, autoincrement=False),
+    Column("from_version", _Big, primary_key=True, autoincrement=False),
+    Column("salt", LargeBinary, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+ERASURES: Final = Table(
+    "erasures",
+    METADATA,
+    Column("stream_id", _Big, primary_key=True, autoincrement=False),
+    Column("version", _Big, primary_key=True, autoincrement=False),  # The tombstone's.
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+DOCUMENTS: Final = Table(
+    "documents",
+    METADATA,
+    Column("stream_id", _Big, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+
+CLAIMS: Final = Table(
+    "claims",
+    METADATA,
+    Column("scope", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("stream", Text, nullable=False),
+    Column("expires_at", _Big),
+    sqlite_strict=True,
+)
+
+LEASES: Final = Table(
+    "leases",
+    METADATA,
+    Column("holder", Text, primary_key=True),
+    Column("ttl_ms", _Big, nullable=False),
+    Column("buried", Boolean().with_variant(Integer, "sqlite"), nullable=False),
+    sqlite_strict=True,
+)
+
+CURSORS: Final = Table(
+    "cursors",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("position", _Big, nullable=False),
+    sqlite_strict=True,
+)
