@@ -1,0 +1,99 @@
+"""What is measured: Rayspond in two isolations, the bare echo, and peers that are installed."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.processes import child, free_port
+
+BIN = Path(sys.executable).parent
+PEERS = Path(__file__).parent / "envs"
+"""Environments of peers, one folder each, made by hand (`bench/README.md` says how)."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One system that runs."""
+
+    name: str
+    url: str
+    process: psutil.Process
+    model: str
+    """What its model name begins with; the script follows behind `?`."""
+
+    def scripted(self, deltas: int, interval_ms: float = 0) -> str:
+        """The model name that asks for so many deltas at that pace."""
+        pace = f"&interval_ms={interval_ms:g}" if interval_ms else ""
+        return f"{self.model}?deltas={deltas}{pace}"
+
+
+@contextlib.contextmanager
+def upstream(scratch: Path) -> Iterator[str]:
+    """The fake upstream; its base URL."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v1"
+    command = [sys.executable, "-m", "tests.fakes.upstream", "--port", str(port)]
+    with child(command, f"{url}/models", scratch / "upstream.log"):
+        yield url
+
+
+@contextlib.contextmanager
+def rayspond(isolation: str, upstream_url: str, scratch: Path) -> Iterator[System]:
+    """A whole `rayspond serve` on a fresh data directory."""
+    port = free_port()
+    command = [
+        str(BIN / "rayspond"),
+        "serve",
+        "--port",
+        str(port),
+        "--data-dir",
+        str(scratch / f"data-{isolation}"),
+        "--isolation",
+        isolation,
+    ]
+    base = f"http://127.0.0.1:{port}"
+    with child(
+        command,
+        f"{base}/readyz",
+        scratch / f"rayspond-{isolation}.log",
+        {"RAYSPOND_UPSTREAM_URL": upstream_url},
+    ) as process:
+        yield System(f"rayspond ({isolation})", f"{base}/v1/responses", process, "fake")
+
+
+@contextlib.contextmanager
+def echo(scratch: Path) -> Iterator[System]:
+    """The bare Ray Serve application of `bench.echo`."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "bench.echo", "--port", str(port)]
+    with child(command, f"{base}/readyz", scratch / "echo.log") as process:
+        yield System("bare Ray Serve echo", f"{base}/v1/responses", process, "echo")
+
+
+@contextlib.contextmanager
+def litellm(upstream_url: str, scratch: Path) -> Iterator[System]:
+    """LiteLLM's proxy, from `bench/envs/litellm`."""
+    port = free_port()
+    config = scratch / "litellm.yaml"
+    config.write_text(
+        "model_list:\n"
+        '  - model_name: "*"\n'
+        f'    litellm_params: {{model: "openai/*", api_base: "{upstream_url}", api_key: "none"}}\n'
+    )
+    command = [str(PEERS / "litellm/bin/litellm"), "--config", str(config), "--port", str(port)]
+    base = f"http://127.0.0.1:{port}"
+    with child(command, f"{base}/health/liveliness", scratch / "litellm.log") as process:
+        yield System("LiteLLM proxy", f"{base}/v1/responses", process, "fake")
+
+
+def peers(upstream_url: str, scratch: Path) -> Iterator[contextlib.AbstractContextManager[System]]:
+    """The peers that are installed, each ready to be started."""
+    if (PEERS / "litellm/bin/litellm").exists():
+        yield litellm(upstream_url, scratch)
