@@ -150,15 +150,29 @@ class LiveBus(Protocol):
 
 
 class PublicBus(Protocol):
-    """Where events are published for subscribers."""
+    """Where events are published for subscribers, some of them captured by a stream that keeps them."""
 
-    async def publish(self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]]) -> None:
+    async def publish(
+        self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]], *, capture: bool = True
+    ) -> None:
         """Publish (subject, payload, headers), in order; returns once all are accepted.
 
-        Messages whose subject is captured are acknowledged by the stream.  Raises `BusUnavailable`.
+        Messages whose subject is captured are acknowledged by the stream; with `capture=False` the stream is
+        kept from taking them.  Raises `BusUnavailable`, or `CaptureUnavailable` where all were published.
         """
         ...
 
 
 class BusUnavailable(Exception):
     """The bus cannot be reached, or did not acknowledge in time.  Publishing the same again is safe."""
+
+
+class CaptureUnavailable(BusUnavailable):
+    """All messages were published, but from index `first` on the stream did not acknowledge them."""
+
+    def __init__(self, first: int, reason: str) -> None:
+        super().__init__(first, reason)
+        self.first, self.reason = first, reason
+
+    def __str__(self) -> str:
+        return f"the stream does not take events: {self.reason}"
