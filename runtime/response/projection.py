@@ -121,7 +121,7 @@ class _Writer:
 
     def place(self, kind: PartKind, index: int) -> dict[str, Any]:
         """Where a part stands."""
-        where: dict[str, Any] = {"item_id": self.item.id, "output_index": self.item.index}
+        where: dict[str, Any] = {"item_id": self.item.id, "output_index": self.item.output_index}
         if kind == "summary_text":
             where["summary_index"] = index
         elif kind != "arguments":
@@ -136,7 +136,7 @@ def _item_started(state: ResponseState, event: e.ItemStarted) -> list[WireEvent]
     shape = item_json(item, "in_progress")
     if item.kind == "message":
         shape["content"] = []  # Its first part opens with its first delta.
-    writer.add("response.output_item.added", {"output_index": item.index, "item": shape})
+    writer.add("response.output_item.added", {"output_index": item.output_index, "item": shape})
     return writer.events
 
 
@@ -154,7 +154,7 @@ def _item_ended(state: ResponseState, event: e.ItemEnded) -> list[WireEvent]:
     elif item.kind == "function_call":
         _close_part(writer, names, Part("arguments", ""), 0, event.status)
     finished = apply(state, event).output[-1]
-    writer.add("response.output_item.done", {"output_index": item.index, "item": finished})
+    writer.add("response.output_item.done", {"output_index": item.output_index, "item": finished})
     return writer.events
 
 

@@ -7,7 +7,6 @@ digested is exactly what is shown.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from runtime.response.aggregate import INITIAL, Call, OpenItem, Part, ResponseState, Status, apply
 from runtime.response.events import Event
@@ -32,7 +31,7 @@ def step(state: ResponseState, event: Event) -> tuple[list[WireEvent], ResponseS
     wire = project(state, event)
     after = apply(state, event)
     if wire:
-        after = replace(after, shown=state.shown.plus(wire))
+        after = after._replace(shown=state.shown.plus(wire))
     return wire, after
 
 
