@@ -1,0 +1,1 @@
+"""The commands of `rayspond`, one small module each."""

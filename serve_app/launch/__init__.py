@@ -1,0 +1,1 @@
+"""Starting and ending everything: what `rayspond serve` does."""

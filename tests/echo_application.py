@@ -1,0 +1,37 @@
+"""The smallest Serve application that the launcher can start: it answers /readyz and echoes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from ray import serve
+
+from serve_app.settings import Settings
+
+api = FastAPI()
+
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+@serve.ingress(api)
+class Echo:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @api.get("/readyz")
+    async def ready(self) -> dict[str, str]:
+        return {"status": "ready"}
+
+    @api.post("/v1/responses")
+    async def echo(self, request: Request) -> Any:
+        return {"echo": await request.json(), "isolation": self._settings.isolation}
+
+
+def build(settings: Settings) -> serve.Application:
+    deployment: Any = Echo
+    application: serve.Application = deployment.options(num_replicas=settings.replicas).bind(settings)
+    return application
+
+
+def build_broken(settings: Settings) -> serve.Application:
+    raise RuntimeError(f"this application never starts on port {settings.port}")
