@@ -3,11 +3,11 @@
     python -m tests.fakes.upstream --port 0        prints its base URL on one line
 
 `POST /v1/chat/completions`, `POST /v1/responses`, `GET /v1/models` (or without `/v1`).  A model `NAME?QUERY`
-follows the script of its query (`tests.fakes.script`); `POST /_script {"NAME": "QUERY"}` scripts a plain name.
+follows the script of its query (`tests.fakes.script`); `POST /_script {"NAME": "QUERY"}` scripts a name.
 `GET /_calls` tells what was asked: `{"count", "by_model", "aborted", "open", "deltas", "calls": [{"path",
 "authorization", "headers", "body"}]}` (the last 100 calls); `POST /_reset` forgets it.
 
-It speaks HTTP/1.1 by hand, and prepared answers go out many frames a write: it has to outrun what it measures.
+It speaks HTTP/1.1 by hand, and prepared answers go out many frames a write: it must outrun what it measures.
 """
 
 from __future__ import annotations

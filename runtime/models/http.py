@@ -1,0 +1,217 @@
+"""One upstream over HTTP: a bounded call whose every failure is a `ModelError` that names the upstream.
+
+Connections are kept alive and shared by all calls of a process.  Nothing waits without a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from runtime.catalog import Upstream
+from runtime.model import ModelError
+from runtime.models.json_text import loads
+from runtime.models.upstream_errors import refused
+
+# All upstreams of a process together; more calls than this wait for a connection, within `first_byte`.
+CONNECTIONS = 1000
+# An answer without a stream, and an error's body, in memory.
+WHOLE_BYTES = 16 * 1024 * 1024
+ERROR_BYTES = 64 * 1024
+ERROR_SECONDS = 5.0
+# A stream that has said all is read to its end, so that its connection can be used again; not for long.
+DRAIN_SECONDS = 0.1
+MODELS_LISTED = 1000
+
+
+class Connections:
+    """The process's HTTP session, opened by the first call."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    def session(self) -> aiohttp.ClientSession:
+        """The session.  Must be called from the event loop that will use it."""
+        if self._session is None or self._session.closed:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, ttl_dns_cache=60),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+            )
+        return self._session
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class Answer:
+    """A successful answer, to be read once."""
+
+    def __init__(self, http: Http, response: aiohttp.ClientResponse) -> None:
+        self._http = http
+        self._response = response
+        self._patience = http.upstream.timeouts.first_byte
+        self.complete = False
+        """Set by the reader once the stream has said all: what still comes is of no use."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The upstream's own id of the call."""
+        headers = self._response.headers
+        return (headers.get("x-request-id") or headers.get("request-id") or "")[:200] or None
+
+    @property
+    def kind(self) -> str:
+        """The media type; empty where the upstream names none."""
+        return self._response.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    async def read(self) -> bytes:
+        """What has come since, or comes next; empty at the end.  Raises `ModelError`."""
+        try:
+            async with asyncio.timeout(self._patience):
+                data = await self._response.content.readany()
+        except TimeoutError:
+            raise self._http.error(
+                "upstream_timeout", f"said nothing for {self._patience:g} s", retryable=True
+            ) from None
+        except (aiohttp.ClientError, OSError):
+            raise self._http.interrupted() from None
+        self._patience = self._http.upstream.timeouts.idle
+        return data
+
+    async def all(self, limit: int = WHOLE_BYTES) -> bytes:
+        """The whole body.  Raises `ModelError`, also past `limit` bytes."""
+        body = bytearray()
+        while data := await self.read():
+            body += data
+            if len(body) > limit:
+                raise self._http.error("upstream_protocol", f"answered with more than {limit} bytes")
+        return bytes(body)
+
+    async def leave(self) -> None:
+        """Give the connection back where the answer is read to its end, and close it otherwise."""
+        try:
+            if self.complete:
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    while await self._response.content.readany():
+                        pass
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass  # The answer is complete; only its connection is lost.
+        finally:
+            if self._response.content.at_eof():
+                self._response.release()
+            else:
+                self._response.close()
+
+
+class Http:
+    """One upstream's address, key and patience."""
+
+    def __init__(self, upstream: Upstream, connections: Connections, env: Mapping[str, str]) -> None:
+        self.upstream = upstream
+        self._connections = connections
+        self._headers = {
+            "Accept-Encoding": "identity",  # Compression gathers deltas before it sends them.
+            "Content-Type": "application/json",
+            **upstream.headers,
+        }
+        self.secrets: list[str] = []
+        if upstream.key_env:
+            self._headers["Authorization"] = f"Bearer {self._secret(upstream.key_env, env)}"
+        for header, variable in upstream.headers_env.items():
+            self._headers[header] = self._secret(variable, env)
+
+    def _secret(self, variable: str, env: Mapping[str, str]) -> str:
+        secret = env.get(variable, "").strip()
+        if not secret or not secret.isprintable():
+            raise self.error("upstream_auth", f"has no usable key: set the environment variable {variable}")
+        self.secrets.append(secret)
+        return secret
+
+    @asynccontextmanager
+    async def post(self, path: str, body: bytes) -> AsyncIterator[Answer]:
+        """Send `body` to `path` under the base url.  Raises `ModelError` for anything but a success."""
+        answer = await self._send("POST", path, body)
+        try:
+            yield answer
+        finally:
+            await answer.leave()
+
+    async def models(self) -> Sequence[str]:
+        """The ids that `GET /models` lists.  Raises `ModelError`."""
+        answer = await self._send("GET", "/models", None)
+        try:
+            listed = loads(await answer.all())
+            answer.complete = True
+            ids = [one["id"] for one in listed["data"] if isinstance(one["id"], str)]
+        except (ValueError, KeyError, TypeError):
+            raise self.error("upstream_protocol", "does not list its models at /models") from None
+        finally:
+            await answer.leave()
+        return ids[:MODELS_LISTED]
+
+    async def _send(self, method: str, path: str, body: bytes | None) -> Answer:
+        timeouts = self.upstream.timeouts
+        connect = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
+        try:
+            async with asyncio.timeout(timeouts.first_byte):
+                response = await self._connections.session().request(
+                    method,
+                    self._url(path),
+                    data=body,
+                    headers=self._headers,
+                    allow_redirects=False,
+                    timeout=connect,
+                )
+        except aiohttp.ConnectionTimeoutError:
+            raise self.error(
+                "upstream_unreachable",
+                f"did not accept a connection within {timeouts.connect:g} s",
+                retryable=True,
+            ) from None
+        except TimeoutError:
+            raise self.error(
+                "upstream_timeout", f"did not answer within {timeouts.first_byte:g} s", retryable=True
+            ) from None
+        except aiohttp.ClientConnectorError as reason:
+            why = reason.os_error.strerror or "no connection"
+            raise self.error("upstream_unreachable", f"cannot be reached ({why})", retryable=True) from None
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, OSError):
+            raise self.interrupted() from None
+        except (aiohttp.ClientError, ValueError):
+            raise self.error("upstream_protocol", "does not speak HTTP as expected; check its url") from None
+        answer = Answer(self, response)
+        if not 200 <= response.status < 300:
+            try:
+                raise await self._refusal(answer, response)
+            finally:
+                await answer.leave()
+        return answer
+
+    async def _refusal(self, answer: Answer, response: aiohttp.ClientResponse) -> ModelError:
+        """What a status that is no success means; its body helps where it comes in time."""
+        try:
+            async with asyncio.timeout(ERROR_SECONDS):
+                body = await answer.all(ERROR_BYTES)
+        except (TimeoutError, ModelError):
+            body = b""
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return refused(self.upstream.name, response.status, headers, body, self.secrets)
+
+    def _url(self, path: str) -> str:
+        parts = urlsplit(self.upstream.url)
+        return parts._replace(path=parts.path.rstrip("/") + path).geturl()
+
+    def error(self, code: str, problem: str, *, retryable: bool = False) -> ModelError:
+        """An error that says which upstream has the problem."""
+        return ModelError(code, f"The upstream {self.upstream.name!r} {problem}.", retryable=retryable)
+
+    def interrupted(self) -> ModelError:
+        """The error of a connection that broke before the upstream had finished."""
+        return self.error("upstream_interrupted", "broke off before it had finished", retryable=True)
