@@ -78,3 +78,8 @@ class Shown:
 
     def __repr__(self) -> str:
         return f"Shown({self.count} events, {self.digest})"
+
+
+def data_of(frame: bytes) -> bytes:
+    """The JSON inside an SSE frame that `WireEvent.frame` made."""
+    return frame[frame.index(b"\n") + 7 : -2]

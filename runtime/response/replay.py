@@ -1,0 +1,66 @@
+"""A response read back from the log: as frames for followers, or as a state."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+from eventstore.errors import StreamNotFound
+from eventstore.events import NO_STREAM, Batch
+from eventstore.ports import LogReader
+from runtime.response import recorder
+from runtime.response.codec import decode
+from runtime.response.state import INITIAL, ResponseState, fold
+
+
+class ResponseReplay:
+    """The log as a follower of one response reads it; see `eventstore.follow.Replay`.
+
+    Keeps its fold between reads, so that healing a gap costs what is new and not what was long ago.
+    """
+
+    def __init__(self, reader: LogReader, stream: str) -> None:
+        self._reader = reader
+        self._stream = stream
+        self._state = INITIAL
+        self._last: Batch | None = None
+        """The batch up to which is folded."""
+
+    @property
+    def state(self) -> ResponseState:
+        """The fold of what was read so far."""
+        return self._state
+
+    async def read(self, after: int) -> AsyncGenerator[Batch, None]:
+        """Everything committed so far with frame numbers above `after`, as SSE frames.
+
+        Raises `StreamNotFound` where the response was erased, `UnknownEvent`, `StoreUnavailable`.
+        """
+        if after + 1 < self._state.next_number:
+            self._state, self._last = INITIAL, None  # Somebody reads again what is folded away.
+        told_end = False
+        version = NO_STREAM if self._last is None else self._last.version
+        async for record in self._reader.read(self._stream, after=version):
+            if record.payload is None:
+                raise StreamNotFound(self._stream)
+            batch, self._state = recorder.batch(self._state, decode(record), record)
+            self._last = batch
+            if batch.end > after or batch.last:
+                told_end = batch.last
+                yield batch
+        if self._last is not None and self._last.last and not told_end:
+            yield replace(self._last, first=self._last.end + 1, count=0, frames=())
+
+
+async def fold_stream(
+    reader: LogReader, stream: str, state: ResponseState = INITIAL, version: int = NO_STREAM
+) -> tuple[ResponseState, int]:
+    """The state of a response and its version, going on from those given.
+
+    An unknown stream gives `(INITIAL, NO_STREAM)`; an erased one a state that says so.  Raises `UnknownEvent`,
+    `StoreUnavailable`.
+    """
+    async for record in reader.read(stream, after=version):
+        state = fold(decode(record), state)
+        version = record.last_version
+    return state, version

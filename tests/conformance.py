@@ -1,0 +1,88 @@
+"""Wire events against the types of OpenAI's SDK (A) and of Open Responses (R), strictly.
+
+All decided exceptions are in this file: where the two contradict each other or us, PROTOCOL says what we do.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import typing
+from typing import Any
+
+import openresponses_types.types as r
+import orjson
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import BaseModel
+
+# A has the one, R the other; which of them is sent is the dialect of the request.
+ONLY_OPENAI = {"response.reasoning_text.delta", "response.reasoning_text.done"}
+ONLY_OPEN_RESPONSES = {"response.reasoning.delta", "response.reasoning.done"}
+
+
+def _openai() -> dict[str, type[BaseModel]]:
+    union = typing.get_args(ResponseStreamEvent)[0]
+    found = {}
+    for cls in typing.get_args(union):
+        for name in typing.get_args(cls.model_fields["type"].annotation):
+            found[name] = cls
+    return found
+
+
+def _open_responses() -> dict[str, type[BaseModel]]:
+    found: dict[str, type[BaseModel]] = {}
+    for name, cls in inspect.getmembers(r, inspect.isclass):
+        if name.endswith("StreamingEvent"):
+            kind = cls.model_fields["type"].annotation
+            assert issubclass(kind, enum.Enum)
+            found |= {member.value: cls for member in kind}
+    return found
+
+
+OPENAI = _openai()
+OPEN_RESPONSES = _open_responses()
+
+
+def check_event(data: bytes) -> BaseModel | None:
+    """Raises unless the event is valid under both; returns it as the SDK sees it, where the SDK knows it."""
+    event = orjson.loads(data)
+    kind = event["type"]
+    assert kind in OPENAI or kind in OPEN_RESPONSES, f"nobody knows {kind}"
+    if kind not in ONLY_OPENAI:
+        strict(OPEN_RESPONSES[kind], for_open_responses(event))
+    if kind in ONLY_OPEN_RESPONSES:
+        return None
+    return strict(OPENAI[kind], for_openai(event))
+
+
+def check_response(body: bytes) -> None:
+    """Raises unless the response object is valid under both."""
+    strict(Response, for_openai({"response": orjson.loads(body)})["response"])
+    strict(r.ResponseResource, for_open_responses({"response": orjson.loads(body)})["response"])
+
+
+def strict(cls: type[BaseModel], value: Any) -> BaseModel:
+    return cls.model_validate_json(orjson.dumps(value), strict=True)
+
+
+def for_openai(event: dict[str, Any]) -> dict[str, Any]:
+    """A closes the list of error codes; ours tell more (`upstream_timeout`, ...)."""
+    response = event.get("response")
+    if response and response["error"]:
+        response = {**response, "error": {**response["error"], "code": "server_error"}}
+        return {**event, "response": response}
+    return event
+
+
+def for_open_responses(event: dict[str, Any]) -> dict[str, Any]:
+    """R knows fewer efforts than A and S, and wants the schema of a JSON format not to be echoed."""
+    response = event.get("response")
+    if not response:
+        return event
+    response = dict(response)
+    if response["reasoning"] and response["reasoning"]["effort"] in ("minimal", "max"):
+        response["reasoning"] = {**response["reasoning"], "effort": None}
+    if response["text"]["format"]["type"] == "json_schema":
+        format_ = {"description": None, "strict": True, **response["text"]["format"], "schema": None}
+        response["text"] = {**response["text"], "format": format_}
+    return {**event, "response": response}
