@@ -1,0 +1,105 @@
+"""How a response's events look on public subjects, and the relay that puts them there.
+
+    rayspond.<project>.<class>.<response id>.<event type>
+
+The payload is the `data:` JSON of the SSE frame, byte for byte.  docs/nats.md is the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import orjson
+
+from eventstore.events import Batch
+from eventstore.nats_bus import NatsLiveBus
+from eventstore.nats_public import JetStreamSettings, NatsPublicBus
+from eventstore.nats_wire import safe_token
+from eventstore.ports import EventStore
+from eventstore.relay import Message, Relay
+from eventstore.renders import Renders
+from runtime.response.replay import ResponseReplay
+
+DATA_BYTES_MAX: Final = 512 * 1024
+"""Larger data stays behind; a reference to the API goes instead."""
+
+_EVENT: Final = b"event: "
+_DATA: Final = b"\ndata: "
+
+
+def messages(batch: Batch, incarnation: str) -> Sequence[Message]:
+    """One message for each wire event of the batch.  Raises `UnsafeToken` for ids that fit no subject."""
+    prefix = f"rayspond.{_token(batch.tenant)}"
+    response = _token(batch.channel)
+    made: list[Message] = []
+    for number, frame in enumerate(batch.frames or (), batch.first):
+        kind, data = _parse(frame)
+        if batch.last and number == batch.end and _cancelled(kind, data):
+            kind = "response.cancelled"
+        identity = f"{incarnation}:{response}:{number}"
+        headers = {
+            "Nats-Msg-Id": identity,
+            "ce-specversion": "1.0",
+            "ce-id": identity,
+            "ce-source": f"/rayspond/{batch.tenant}",
+            "ce-type": kind,
+            "ce-subject": response,
+            "ce-datacontenttype": "application/json",
+            "ce-position": str(batch.position),
+            "ce-version": str(batch.version),
+            "ce-sequencenumber": str(number),
+        }
+        if len(data) > DATA_BYTES_MAX:
+            headers["ce-dataref"] = f"/v1/responses/{response}?stream=true&starting_after={number - 1}"
+            data = b""
+        subject = f"{prefix}.{_class(kind, batch.transient)}.{response}.{_tokens(kind)}"
+        made.append((subject, data, headers))
+    return made
+
+
+def response_relay(store: EventStore, live: NatsLiveBus, settings: JetStreamSettings | None = None) -> Relay:
+    """The relay of all responses, over the live bus's own connection.  Run it as one task: `run()`."""
+
+    async def open_replay(stream: str) -> ResponseReplay | None:
+        head = await store.head(stream)
+        return ResponseReplay(store, stream) if head is not None and head.category == "response" else None
+
+    return Relay(store, live, NatsPublicBus(live.connection, settings), Renders(open_replay).batch, messages)
+
+
+def captured_subjects(deltas: bool) -> tuple[str, ...]:
+    """What JetStream keeps: events, deltas if asked, transient ones never."""
+    return ("rayspond.*.events.>", "rayspond.*.deltas.>") if deltas else ("rayspond.*.events.>",)
+
+
+def _parse(frame: bytes) -> tuple[str, bytes]:
+    """The type and the data of an SSE frame, `event: <type>\\ndata: <json>\\n\\n`."""
+    end = frame.index(_DATA)
+    if not frame.startswith(_EVENT):
+        raise ValueError(f"not an SSE frame: {frame[:40]!r}")
+    return frame[len(_EVENT) : end].decode(), frame[end + len(_DATA) : -2]
+
+
+def _cancelled(kind: str, data: bytes) -> bool:
+    """Whether a response ended because it was cancelled; on the wire its type is `response.incomplete`."""
+    if kind != "response.incomplete":
+        return False
+    return bool(orjson.loads(data)["response"]["status"] == "cancelled")
+
+
+def _class(kind: str, transient: bool) -> str:
+    if transient:
+        return "transient"
+    return "deltas" if kind.endswith(".delta") else "events"
+
+
+@lru_cache(maxsize=4096)
+def _token(name: str) -> str:
+    return safe_token(name)
+
+
+@lru_cache(maxsize=256)
+def _tokens(kind: str) -> str:
+    return ".".join(safe_token(token) for token in kind.split("."))

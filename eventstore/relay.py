@@ -1,0 +1,312 @@
+"""The relay: everything that was committed, published for subscribers in the order of the log.
+
+It follows the live bus and heals from the log.  It may lag but never skips a position; after a crash it goes
+on from its cursor, so subscribers see every event at least once, repeats under the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
+
+from eventstore.errors import EventStoreError, StoreUnavailable
+from eventstore.events import Batch, Record
+from eventstore.nats_wire import UnsafeToken
+from eventstore.ports import BusUnavailable, CaptureUnavailable, EventStore, PublicBus, Subscription
+
+PAGE: Final = 500
+HELD_MAX: Final = 4096
+HELD_BYTES: Final = 32 << 20
+"""What may wait for a position that is missing before it; more is read from the log again."""
+WINDOW_MESSAGES: Final = 256
+WINDOW_BYTES: Final = 1 << 20
+HOLE_SECONDS: Final = 0.02
+"""How long a missing position is waited for: the bus reorders a little, and the log always knows."""
+SILENCE_SECONDS: Final = 1.0
+SAVE_SECONDS: Final = 1.0
+SAVE_POSITIONS: Final = 1000
+RETRY_SECONDS_MAX: Final = 2.0
+PROBE_SECONDS: Final = 5.0
+"""How often a stream that took nothing is tried again."""
+
+logger = logging.getLogger(__name__)
+
+Message = tuple[str, bytes, Mapping[str, str]]
+Compose = Callable[[Batch, str], Sequence[Message]]
+"""The messages of a batch, given the log's incarnation.  Raises `UnsafeToken`."""
+Render = Callable[[Record], Awaitable[Batch | None]]
+"""The batch behind a record (`eventstore.renders.Renders.batch`)."""
+
+
+class LiveTap(Protocol):
+    """A live bus that can be heard as a whole."""
+
+    def tap(self) -> AbstractAsyncContextManager[Subscription]:
+        """Hear all channels; as lossy as a subscription."""
+        ...
+
+
+class Relay:
+    """Publishes the log, position by position.  One at a time for a log: its owner sees to that."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        live: LiveTap,
+        public: PublicBus,
+        render: Render,
+        compose: Compose,
+        name: str = "relay",
+    ) -> None:
+        self._store, self._live, self._public = store, live, public
+        self._render, self._compose = render, compose
+        self._name = name
+        self._incarnation = ""
+        self._position = 0
+        self._newest = 0
+        self._held: dict[int, Batch] = {}
+        self._held_bytes = 0
+        self._missing_since: float | None = None
+        self._hole_patience = HOLE_SECONDS
+        self._window: list[Message] = []
+        self._window_bytes = 0
+        self._window_position = 0
+        self._saved, self._saved_at = 0, 0.0
+        self._behind = True
+        self._capture_from: int | None = None
+        self._probe: asyncio.Task[bool] | None = None
+        self._problem: str | None = None
+
+    @property
+    def position(self) -> int:
+        """Up to here everything was published."""
+        return self._position
+
+    @property
+    def lag(self) -> int:
+        """How many positions that the relay knows of are not published yet."""
+        return max(0, self._newest - self._position)
+
+    @property
+    def capture_lag(self) -> int:
+        """How many positions the stream lacks; more than `lag` while it takes nothing."""
+        behind = self._position if self._capture_from is None else self._capture_from
+        return max(0, self._newest - behind)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing hinders it now."""
+        return self._problem is None
+
+    @property
+    def problem(self) -> str | None:
+        """What hinders it, for people, or None."""
+        return self._problem
+
+    async def run(self) -> None:
+        """Relay until cancelled; then save the cursor."""
+        delay, loaded = 0.0, False
+        try:
+            async with self._live.tap() as live:
+                while True:
+                    try:
+                        if not loaded:
+                            await self._load()
+                            loaded = True
+                        await self._turn(live)
+                        delay = 0.0
+                    except Exception as error:  # noqa: BLE001 (skipping is forbidden, so it stays and says why)
+                        self._hindered(error)
+                        delay = min(max(2 * delay, 0.05), RETRY_SECONDS_MAX)
+                        await asyncio.sleep(delay)
+        finally:
+            await self._end(loaded)
+
+    async def _load(self) -> None:
+        self._incarnation = await self._store.incarnation()
+        self._position = self._saved = await self._store.cursor(self._name)
+        self._newest = max(self._newest, self._position)
+
+    async def _turn(self, live: Subscription) -> None:
+        """Publish what is next, or wait for it, or look for it in the log."""
+        self._forget_window()
+        await self._follow_probe()
+        if self._position + 1 in self._held:
+            await self._publish_held()
+        elif self._behind or self._hole_is_old():
+            await self._heal()
+        else:
+            heard = await live.next(self._patience())
+            if heard is None:
+                self._behind = not self._held or self._hole_is_old()
+            else:
+                self._hold(heard)
+        if self._capture_from is None:
+            self._problem = None
+        await self._save_if_due()
+
+    def _hold(self, batch: Batch) -> None:
+        if batch.position <= self._position:
+            return
+        self._newest = max(self._newest, batch.position)
+        size = _size(batch)
+        if batch.frames is None or len(self._held) >= HELD_MAX or self._held_bytes + size > HELD_BYTES:
+            # Its bytes are in the log, and what does not fit is there as well.
+            self._behind = True
+            return
+        if batch.position not in self._held:
+            self._held[batch.position] = batch
+            self._held_bytes += size
+        self._look_for_a_hole()
+
+    def _release(self, position: int) -> None:
+        batch = self._held.pop(position, None)
+        if batch is not None:
+            self._held_bytes -= _size(batch)
+
+    def _look_for_a_hole(self) -> None:
+        if not self._held or self._position + 1 in self._held:
+            self._missing_since = None
+        elif self._missing_since is None:
+            self._missing_since = _now()
+
+    def _hole_is_old(self) -> bool:
+        return self._missing_since is not None and _now() - self._missing_since >= self._hole_patience
+
+    def _patience(self) -> float:
+        if self._missing_since is None:
+            return SILENCE_SECONDS
+        return max(0.001, self._missing_since + self._hole_patience - _now())
+
+    async def _publish_held(self) -> None:
+        position = self._position
+        while (batch := self._held.get(position + 1)) is not None:
+            position += 1
+            if await self._add(position, batch):
+                break
+        await self._send()
+
+    async def _heal(self) -> None:
+        """Publish a page of the log; batches that were heard need not be rendered."""
+        records = await self._store.read_all(self._position, PAGE)
+        self._behind = len(records) == PAGE
+        if records:
+            self._newest = max(self._newest, records[-1].position)
+        for record in records:
+            batch = self._held.get(record.position) or await self._render(record)
+            await self._add(record.position, batch)
+        await self._send()
+        # A hole that the log cannot fill yet is looked at less and less often.
+        if not records:
+            self._hole_patience = min(2 * self._hole_patience, SILENCE_SECONDS)
+        self._missing_since = None
+        self._look_for_a_hole()
+
+    # One window of messages, and where publishing it leads.
+
+    async def _add(self, position: int, batch: Batch | None) -> bool:
+        """Add a position to the window; True where that filled and sent it."""
+        if batch is not None and batch.count:
+            try:
+                messages = self._compose(batch, self._incarnation)
+            except UnsafeToken as error:
+                logger.error("position %d has no subject and stays unpublished: %s", position, error)
+                messages = ()
+            self._window.extend(messages)
+            self._window_bytes += sum(len(payload) for _, payload, _ in messages)
+        self._window_position = position
+        if len(self._window) < WINDOW_MESSAGES and self._window_bytes < WINDOW_BYTES:
+            return False
+        await self._send()
+        return True
+
+    async def _send(self) -> None:
+        if self._window_position <= self._position:
+            return
+        if self._window:
+            await self._publish(self._window)
+        for position in range(self._position + 1, self._window_position + 1):
+            self._release(position)
+        self._position = self._window_position
+        self._hole_patience, self._missing_since = HOLE_SECONDS, None
+        self._look_for_a_hole()
+        self._forget_window()
+
+    def _forget_window(self) -> None:
+        """Begin a new window: the last one was sent, or an error interrupted it and it is made again."""
+        self._window, self._window_bytes, self._window_position = [], 0, self._position
+
+    # The stream may be away while listeners are not.
+
+    async def _publish(self, messages: Sequence[Message]) -> None:
+        if self._capture_from is not None:
+            await self._public.publish(messages, capture=False)
+            return
+        try:
+            await self._public.publish(messages)
+        except CaptureUnavailable as error:
+            # Listeners have got them; only the stream will need them again, from here on.
+            self._capture_from = self._position
+            self._hindered(error)
+            self._probe = asyncio.create_task(self._try_capture(messages[error.first]))
+
+    async def _try_capture(self, message: Message) -> bool:
+        """Offer the stream what it refused until it takes it."""
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            try:
+                await self._public.publish([message])
+            except BusUnavailable as error:
+                self._hindered(error)
+            else:
+                return True
+
+    async def _follow_probe(self) -> None:
+        if self._probe is None or not self._probe.done():
+            return
+        await self._probe
+        self._probe = None
+        assert self._capture_from is not None
+        logger.warning("the stream takes events again; publishing anew from %d", self._capture_from + 1)
+        self._position, self._capture_from = self._capture_from, None
+        self._behind = True
+        self._forget_window()
+
+    # The cursor.
+
+    async def _save_if_due(self) -> None:
+        captured = self._position if self._capture_from is None else self._capture_from
+        if captured <= self._saved:
+            return
+        if captured - self._saved >= SAVE_POSITIONS or _now() - self._saved_at >= SAVE_SECONDS:
+            await self._store.save_cursor(self._name, captured)
+            self._saved, self._saved_at = captured, _now()
+
+    async def _end(self, loaded: bool) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait([self._probe])
+        if loaded:
+            self._saved_at = 0.0
+            try:
+                await self._save_if_due()
+            except StoreUnavailable:
+                logger.warning("the relay's cursor was not saved; it will repeat up to a second of events")
+
+    def _hindered(self, error: Exception) -> None:
+        problem = str(error) or type(error).__name__
+        if problem != self._problem:
+            known = isinstance(error, (EventStoreError, BusUnavailable))
+            logger.warning("the relay waits: %s", problem, exc_info=None if known else error)
+        self._problem = problem
+
+
+def _size(batch: Batch) -> int:
+    return sum(map(len, batch.frames or ()))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
