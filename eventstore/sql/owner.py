@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
+
+from eventstore.errors import StoreUnavailable
 from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.owner_lock import OwnerLock
 from eventstore.sql.requests import Answer, Request
 from eventstore.sql.sqlite_commit import SqliteCommitter, wall_clock
 from eventstore.sql.sqlite_connection import DATABASE
 from eventstore.sql.sqlite_writer import SqliteWriter
+from eventstore.sql.writer_socket import WriterServer
 
 
 class LogOwner:
     """The one writer of a data directory."""
 
-    def __init__(self, lock: OwnerLock, writer: SqliteWriter) -> None:
-        self._lock, self._writer = lock, writer
+    def __init__(self, lock: OwnerLock, writer: SqliteWriter, server: WriterServer) -> None:
+        self._lock, self._writer, self._server = lock, writer, server
 
     @classmethod
     def try_own(
@@ -29,18 +37,36 @@ class LogOwner:
         now: Callable[[], int] = wall_clock,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> LogOwner | None:
-        """Own the directory if nobody does: take the lock, migrate, start to write.  Blocks."""
+        """Own the directory if nobody does: take the lock, migrate, start to write.  Blocks.
+
+        Raises `StoreUnavailable` or `UnsafeStore` if that fails.
+        """
+        try:
+            return cls._try_own(data_dir, now, monotonic)
+        except (OSError, sqlite3.Error, SQLAlchemyError, CommandError) as error:
+            raise StoreUnavailable(f"{data_dir} cannot be used: {error}") from error
+
+    @classmethod
+    def _try_own(
+        cls, data_dir: Path, now: Callable[[], int], monotonic: Callable[[], float]
+    ) -> LogOwner | None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = OwnerLock.try_take(data_dir)
         if lock is None:
             return None
         try:
+            _create_private(data_dir / DATABASE)
             migrate_sqlite(data_dir / DATABASE)
             writer = SqliteWriter(SqliteCommitter(data_dir / DATABASE, now=now, monotonic=monotonic))
+            try:
+                server = WriterServer(data_dir, writer.submit)
+            except BaseException:
+                writer.close()
+                raise
         except BaseException:
             lock.release()
             raise
-        return cls(lock, writer)
+        return cls(lock, writer, server)
 
     @property
     def is_usable(self) -> bool:
@@ -61,6 +87,13 @@ class LogOwner:
 
     def _close(self) -> None:
         try:
+            self._server.close()
             self._writer.close()
         finally:
             self._lock.release()
+
+
+def _create_private(path: Path) -> None:
+    """SQLite would let others of the machine read what it creates."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

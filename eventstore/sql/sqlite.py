@@ -6,6 +6,7 @@ This process is the owner or talks to it; when the owner dies, those who may own
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +16,17 @@ from typing import Final, cast
 from eventstore.errors import EventStoreError, Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
 from eventstore.events import Append, Head, Recorded, Unit
 from eventstore.sql.owner import LogOwner
+from eventstore.sql.owner_lock import ProcessIdentity, read_owner
 from eventstore.sql.reader import SqliteLogReader
+from eventstore.sql.remote_writer import BlockingWriter, OwnerHangs, RemoteWriter
 from eventstore.sql.requests import Answer, Bury, Expired, Renew, Request, SaveCursor, Take
 from eventstore.sql.sqlite_commit import wall_clock
 from eventstore.unit import check_unit
 
+_log = logging.getLogger(__name__)
+
+_HANG_S: Final = 10.0
+"""A process may be starved this long on a busy machine and live; killing one is safe but costs its work."""
 _BACKOFF_S: Final = (0.01, 0.5)
 """Between two looks for an owner: at first, and at most."""
 
@@ -43,7 +50,8 @@ class SqliteEventStore(SqliteLogReader):
         super().__init__(data_dir, now=now)
         self._data_dir, self._may_own, self._patience = Path(data_dir), may_own, patience
         self._monotonic = monotonic
-        self._writer: LogOwner | None = None
+        self._writer: LogOwner | RemoteWriter | None = None
+        self._blocking = BlockingWriter(self._data_dir)
         self._election: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -101,10 +109,11 @@ class SqliteEventStore(SqliteLogReader):
 
         Raises `LeaseLost`, or `StoreUnavailable` where no owner answered within `timeout` seconds.
         """
-        writer = self._writer
-        if writer is None:
-            raise StoreUnavailable("nobody owns the log at this moment")
-        writer.submit_blocking(Renew(holder, ttl), timeout)
+        writer, request = self._writer, Renew(holder, ttl)
+        if isinstance(writer, LogOwner):
+            writer.submit_blocking(request, timeout)
+        else:
+            self._blocking.submit(request, timeout)
 
     async def aclose(self) -> None:
         """See `EventStore`."""
@@ -114,6 +123,7 @@ class SqliteEventStore(SqliteLogReader):
         writer, self._writer = self._writer, None
         if writer is not None:
             await writer.aclose()
+        self._blocking.close()
         await super().aclose()
 
     # -- writing
@@ -172,7 +182,7 @@ class SqliteEventStore(SqliteLogReader):
 
     # -- finding the writer
 
-    async def _find_writer(self, deadline: float) -> LogOwner:
+    async def _find_writer(self, deadline: float) -> LogOwner | RemoteWriter:
         while True:
             if self._closed:
                 raise StoreUnavailable("it is closed")
@@ -181,6 +191,7 @@ class SqliteEventStore(SqliteLogReader):
             if self._election is None or self._election.done():
                 # A task of its own: a cancelled caller must not leave a half-taken lock behind.
                 self._election = asyncio.create_task(self._elect())
+                self._election.add_done_callback(_look_at_outcome)
             done, _ = await asyncio.wait([self._election], timeout=max(0.0, deadline - time.monotonic()))
             if not done:
                 raise StoreUnavailable(f"nobody owned {self._data_dir} for {self._patience} s")
@@ -189,12 +200,49 @@ class SqliteEventStore(SqliteLogReader):
     async def _elect(self) -> None:
         """Find the owner or become it."""
         pause, longest = _BACKOFF_S
+        silence = _Silence()
+        hangs = isinstance(self._writer, RemoteWriter) and self._writer.hangs
         while not self._closed:
+            if not hangs:
+                try:
+                    self._writer = await RemoteWriter.connect(self._data_dir)
+                    return
+                except OwnerHangs:
+                    hangs = True
+                except OSError:
+                    pass  # Nobody listens: the owner died, starts, or never was.
             if self._may_own:
+                await asyncio.to_thread(silence.judge, self._data_dir, hangs=hangs)
                 self._writer = await asyncio.to_thread(
                     LogOwner.try_own, self._data_dir, now=self._now, monotonic=self._monotonic
                 )
                 if self._writer is not None:
                     return
+            hangs = False
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(longest, 2 * pause)
+
+
+class _Silence:
+    """How long one and the same owner has answered nobody."""
+
+    def __init__(self) -> None:
+        self._owner: ProcessIdentity | None = None
+        self._since = time.monotonic()
+
+    def judge(self, data_dir: Path, *, hangs: bool) -> None:
+        """Kill an owner that does not answer: if it is stopped, at once; else after a while."""
+        owner = read_owner(data_dir)
+        if owner != self._owner:
+            self._owner, self._since = owner, time.monotonic()
+        if owner is None:
+            return
+        if (hangs and owner.is_stopped) or time.monotonic() - self._since > _HANG_S:
+            _log.warning("The owner of the log, process %s, does not answer: ending it", owner.pid)
+            owner.kill()
+
+
+def _look_at_outcome(election: asyncio.Task[None]) -> None:
+    """Everybody who waited for it may be gone."""
+    if not election.cancelled():
+        election.exception()

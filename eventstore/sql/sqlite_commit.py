@@ -133,7 +133,7 @@ class SqliteCommitter:
         return max(0.0, self._truncate_due - time.monotonic())
 
     def tidy(self) -> None:
-        """Empty the write-ahead log of erased bytes, if that is due.  It stays due if a reader is in the way."""
+        """Empty the write-ahead log of erased bytes, if that is due; a reader may be in the way."""
         if self._truncate_due is None or self._connection is None or time.monotonic() < self._truncate_due:
             return
         try:

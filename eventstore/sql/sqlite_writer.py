@@ -157,7 +157,7 @@ class SqliteWriter:
             _log.exception("The log's database was not closed cleanly")
 
     def _gather(self) -> tuple[list[_Waiting], bool]:
-        """All that waits, up to what a commit should hold; nothing when it is time to tidy.  False at the end."""
+        """All that waits, up to what a commit should hold; none when it is time to tidy.  False ends it."""
         try:
             first = self._queue.get(timeout=self._committer.tidy_after)
         except Empty:

@@ -24,6 +24,7 @@ from eventstore.events import (
 )
 from eventstore.memory import MemoryEventStore
 from eventstore.ports import EventStore, LogReader
+from eventstore.sql.sqlite import SqliteEventStore
 
 
 @dataclass
@@ -57,7 +58,32 @@ async def open_memory(folder: Path, clock: Clock) -> EventStore:
     return MemoryEventStore(now=clock.now, monotonic=clock.monotonic)
 
 
-STORES: dict[str, StoreAdapter] = {"memory": StoreAdapter(open_memory, survives=False)}
+async def open_sqlite(folder: Path, clock: Clock) -> EventStore:
+    return await SqliteEventStore.open(folder, may_own=True, now=clock.now, monotonic=clock.monotonic)
+
+
+class SqliteClient(SqliteEventStore):
+    """A store that writes through another one's socket, and takes that owner along when it goes."""
+
+    owner: SqliteEventStore
+
+    @classmethod
+    async def open_both(cls, folder: Path, clock: Clock) -> EventStore:
+        owner = await SqliteEventStore.open(folder, may_own=True, now=clock.now, monotonic=clock.monotonic)
+        client = cls(folder, may_own=False, now=clock.now)
+        client.owner = owner
+        return client
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self.owner.aclose()
+
+
+STORES: dict[str, StoreAdapter] = {
+    "memory": StoreAdapter(open_memory, survives=False),
+    "sqlite": StoreAdapter(open_sqlite),
+    "sqlite-by-socket": StoreAdapter(SqliteClient.open_both),
+}
 
 
 @asynccontextmanager
