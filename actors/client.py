@@ -1,0 +1,164 @@
+"""What a Serve replica (or any other process in the cluster) asks of the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from actors.config import ClusterConfig
+from actors.hosts import HostDied, SupervisorHandle
+from actors.orders import (
+    CancelOrder,
+    CreateOrder,
+    DeleteOrder,
+    HostInfo,
+    Moved,
+    Order,
+    Overloaded,
+    Running,
+    RuntimeUnavailable,
+    UnknownResponse,
+)
+from actors.placement import Placement
+from eventstore.ports import LiveBus, LogReader
+from runtime.response.commands import Create
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 10.0
+"""Seconds a command looks for a living host before its client hears 503."""
+WATCH_TIMEOUT = 1.0
+"""Seconds of the long poll: how old a replica's view of the hosts' loads may be."""
+
+
+class RuntimeClient:
+    """Places commands on hosts.  Holds no durable state; every method may be called concurrently."""
+
+    def __init__(
+        self, config: ClusterConfig, reader: LogReader, bus: LiveBus, supervisor: SupervisorHandle
+    ) -> None:
+        self._config = config
+        self.reader = reader
+        self.bus = bus
+        self._supervisor = supervisor
+        self._placement = Placement()
+        self._watching: asyncio.Task[None] | None = None
+        self._known = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin to watch the hosts; the first commands wait until some are known."""
+        self._watching = asyncio.create_task(self._watch(), name="watch hosts")
+
+    async def aclose(self) -> None:
+        """Stop watching."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    async def create(self, command: Create) -> None:
+        """Create a response.  Returns once its first event is committed.
+
+        Raises `Overloaded`, `RuntimeUnavailable`, or what the actor refused it for
+        (`runtime.response.errors`).
+        """
+        isolation = command.agent.get("isolation") or self._config.isolation
+        command = replace(command, agent={**command.agent, "isolation": isolation})
+        order = CreateOrder(command)
+        if isolation == "shared":
+            await self._until_placed(lambda: self._send_shared(order))
+        else:
+            await self._until_placed(lambda: self._send_reserved(order, isolation))
+
+    async def cancel(self, response_id: str, by: str) -> None:
+        """Cancel a response.  Returns once a terminal event is committed, whoever's it is.
+
+        Raises `UnknownResponse`, `RuntimeUnavailable`.
+        """
+        await self._until_placed(lambda: self._send_to_owner(response_id, CancelOrder(response_id, by)))
+
+    async def delete(self, response_id: str, by: str) -> None:
+        """Erase a response, cancelling it first where it runs.  Raises as `cancel`."""
+        await self._until_placed(lambda: self._send_to_owner(response_id, DeleteOrder(response_id, by)))
+
+    async def running(self) -> list[tuple[HostInfo, list[Running]]]:
+        """Every host with the responses that run on it.  Raises `RuntimeUnavailable`."""
+        try:
+            return await self._supervisor.running()
+        except HostDied as error:
+            raise RuntimeUnavailable(str(error)) from error
+
+    async def ready(self) -> list[str]:
+        """What keeps responses from being created, in sentences; empty when nothing does."""
+        if not self._known.is_set() or not len(self._placement):
+            return ["no host is warm yet"]
+        return []
+
+    # -- Ways ----------------------------------------------------------------------------------------------
+
+    async def _send_shared(self, order: Order) -> Exception | None:
+        name = self._placement.least_loaded()
+        if name is None:
+            raise HostDied("no host is known")
+        return await self._placement.send(name, order)
+
+    async def _send_reserved(self, order: CreateOrder, isolation: str) -> Exception | None:
+        command = order.command
+        try:
+            handle = await self._supervisor.reserve(command.id, isolation, command.request.model)
+        except Overloaded:
+            if not command.request.background:
+                raise
+            # Any host queues it; it is started, on a host of its kind, when one is free.
+            return await self._send_shared(replace(order, command=replace(command, queued=True)))
+        return (await handle.obey([order]))[0]
+
+    async def _send_to_owner(self, response_id: str, order: Order) -> Exception | None:
+        head = await self.reader.head(response_id)
+        if head is None:
+            raise UnknownResponse(response_id)
+        if head.owner is not None and not self._placement.knows(head.owner):
+            handle = await self._supervisor.host(head.owner)
+            if handle is not None:
+                return (await handle.obey([order]))[0]
+        name = head.owner if self._placement.knows(head.owner) else self._placement.least_loaded()
+        if name is None:
+            raise HostDied("no host is known")
+        return await self._placement.send(name, order)
+
+    async def _until_placed(self, send: Callable[[], Awaitable[Exception | None]]) -> None:
+        """Try until a living host has carried the order out or refused it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        pause = 0.02
+        while True:
+            try:
+                refusal = await send()
+            except HostDied as error:
+                refusal = RuntimeUnavailable(str(error))
+                log.info("command not placed: %s", error)
+            if refusal is None:
+                return
+            if not isinstance(refusal, RuntimeUnavailable | Moved) or loop.time() + pause > deadline:
+                raise refusal
+            # Jitter, so that the commands of a lost host do not all come back at once.
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, 1.0)
+
+    async def _watch(self) -> None:
+        version = -1
+        pause = 0.05
+        while True:
+            try:
+                version, hosts = await self._supervisor.watch(version, WATCH_TIMEOUT)
+            except HostDied as error:
+                log.info("%s", error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+                continue
+            pause = 0.05
+            self._placement.update(hosts)
+            if hosts:
+                self._known.set()

@@ -1,0 +1,98 @@
+"""Starting, finding and ending the actors of a cluster, from any process that is connected to Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from actors.config import NAMESPACE, ClusterConfig
+from actors.hosts import HostDied, HostHandle
+from actors.orders import HostInfo, Running
+from actors.ray_supervisor import SUPERVISOR, SupervisorProcess
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0
+"""Seconds an answer may take beyond what was asked."""
+START_TIMEOUT = 60.0
+"""Seconds the first hosts, or a fresh one, may take to start."""
+CALLS_MAX = 10_000
+"""Open calls at the supervisor: one long poll a replica, and placements."""
+
+
+class RaySupervisor:
+    """`SupervisorHandle` over the Ray actor, which is started where there is none."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._actor = (
+            ray.remote(SupervisorProcess)
+            .options(
+                name=SUPERVISOR,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                get_if_exists=True,
+                num_cpus=0,
+                max_restarts=-1,
+                max_concurrency=CALLS_MAX,
+            )
+            .remote(config)
+        )
+
+    async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]]]:
+        """See `SupervisorHandle`."""
+        hosts: tuple[int, list[tuple[HostInfo, HostHandle]]] = await _answer(
+            self._actor.watch.remote(version, timeout), timeout + PATIENCE
+        )
+        return hosts
+
+    async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
+        """See `SupervisorHandle`."""
+        handle: HostHandle | None
+        handle, refusal = await _answer(
+            self._actor.reserve.remote(response_id, isolation, model), START_TIMEOUT
+        )
+        if handle is None:
+            raise refusal
+        return handle
+
+    async def host(self, name: str) -> HostHandle | None:
+        """See `SupervisorHandle`."""
+        handle: HostHandle | None = await _answer(self._actor.host.remote(name))
+        return handle
+
+    async def running(self) -> list[tuple[HostInfo, list[Running]]]:
+        """See `SupervisorHandle`."""
+        running: list[tuple[HostInfo, list[Running]]] = await _answer(self._actor.running.remote())
+        return running
+
+    async def relay_lag(self) -> int:
+        """How many positions the public subjects are behind the log."""
+        lag: int = await _answer(self._actor.relay_lag.remote())
+        return lag
+
+
+async def _answer(call: Any, timeout: float = PATIENCE) -> Any:
+    try:
+        return await asyncio.wait_for(call, timeout)
+    except (RayError, TimeoutError) as error:
+        raise HostDied(f"the supervisor does not answer ({type(error).__name__})") from error
+
+
+async def start(config: ClusterConfig) -> None:
+    """Start the supervisor and wait until its hosts are warm.  Harmless where it runs already."""
+    while not (await RaySupervisor(config).watch(-1, START_TIMEOUT))[1]:
+        log.info("no host is warm yet")
+
+
+async def stop() -> None:
+    """End every host, then the supervisor.  Harmless where nothing runs."""
+    try:
+        actor = ray.get_actor(SUPERVISOR, namespace=NAMESPACE)
+    except ValueError:
+        return
+    await actor.close.remote()
+    ray.kill(actor, no_restart=True)

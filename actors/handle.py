@@ -1,0 +1,56 @@
+"""A response as any Ray driver of the cluster sees it: `actors.get("resp_...")`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from actors.config import NAMESPACE
+from actors.orders import CancelOrder, UnknownResponse
+from actors.ray_supervisor import SUPERVISOR
+
+WAIT = 10.0
+"""Seconds that one call waits for further events."""
+
+
+class ResponseHandle:
+    """Looks at a response and steers it, from any driver that is connected to the cluster.
+
+    Its methods block; they raise `UnknownResponse` where there is no such response.
+    """
+
+    def __init__(self, response_id: str) -> None:
+        self.id = response_id
+        self._supervisor = ray.get_actor(SUPERVISOR, namespace=NAMESPACE)
+
+    def __repr__(self) -> str:
+        return f"<response {self.id}>"
+
+    def state(self) -> dict[str, Any]:
+        """The response object, as `GET /v1/responses/{id}` gives it."""
+        body = ray.get(self._supervisor.state.remote(self.id))
+        if body is None:
+            raise UnknownResponse(self.id)
+        state: dict[str, Any] = json.loads(body)
+        return state
+
+    def cancel(self) -> dict[str, Any]:
+        """End the response, whatever runs it; its final state.  A no-op on one that is over."""
+        refusal = ray.get(self._supervisor.command.remote(CancelOrder(self.id, "driver")))
+        if refusal is not None:
+            raise refusal
+        return self.state()
+
+    def events(self, after: int = -1) -> Iterator[dict[str, Any]]:
+        """Its wire events with a `sequence_number` above `after`, live, until the last one."""
+        self.state()
+        over = False
+        while not over:
+            events, over = ray.get(self._supervisor.events.remote(self.id, after, WAIT))
+            for data in events:
+                event: dict[str, Any] = json.loads(data)
+                after = event["sequence_number"]
+                yield event

@@ -1,0 +1,202 @@
+"""The host: a process in which response actors run, each in a slot.  No Ray here.
+
+It obeys orders, keeps count of its slots and hands work that it cannot take to the durable queue: a stream in
+state `queued` that nobody owns.  It decides nothing about other hosts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from time import time
+
+from actors.orders import (
+    CancelOrder,
+    CreateOrder,
+    DeleteOrder,
+    HostInfo,
+    Moved,
+    Order,
+    Overloaded,
+    PlacementError,
+    ResumeOrder,
+    Running,
+    UnknownResponse,
+)
+from actors.response_actor import ActivationLost, ActorPorts, ResponseActor
+from eventstore.errors import EventStoreError
+from eventstore.events import Head
+from runtime.response.commands import Create
+from runtime.response.errors import ResponseError
+
+log = logging.getLogger(__name__)
+
+
+class ActorHost:
+    """Runs response actors in `slots` slots."""
+
+    def __init__(self, ports: ActorPorts, *, isolation: str, slots: int, queue_limit: int) -> None:
+        self._ports = ports
+        self._isolation = isolation
+        self._slots = slots
+        self._queue_limit = queue_limit
+        self._actors: dict[str, ResponseActor] = {}
+        self._running: dict[str, Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ran = 0
+        self._queued = False
+        self._crashed = False
+
+    # -- What others ask of it -----------------------------------------------------------------------------
+
+    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+        """Carry the orders out, side by side; for each nothing, or why it was refused.
+
+        A create is carried out once its first event is committed, a cancel once a terminal one is.
+        """
+        return list(await asyncio.gather(*(self._outcome(order) for order in orders)))
+
+    def info(self) -> HostInfo:
+        """The host as it stands."""
+        identity = self._ports.host
+        return HostInfo(
+            name=identity.host,
+            isolation=self._isolation,
+            slots=self._slots,
+            node=identity.node,
+            pid=identity.pid,
+            running=len(self._actors),
+            ran=self._ran,
+            queued=self._queued,
+        )
+
+    def running(self) -> list[Running]:
+        """The responses that run here, the oldest first."""
+        return list(self._running.values())
+
+    def crash(self) -> None:
+        """Stop where it stands, as a killed process does: what is unfinished is taken over elsewhere."""
+        self._crashed = True
+        for task in list(self._tasks):
+            task.cancel()
+
+    # -- Orders --------------------------------------------------------------------------------------------
+
+    async def _outcome(self, order: Order) -> Exception | None:
+        try:
+            match order:
+                case CreateOrder(command=command):
+                    await self._create(command)
+                case CancelOrder(response_id=response_id, by=by):
+                    await self._actor(response_id).cancel(by)
+                case DeleteOrder(response_id=response_id, by=by, reason=reason):
+                    await self._actor(response_id).delete(by, reason)
+                case ResumeOrder(response_id=response_id):
+                    await self._resume(response_id)
+        except (PlacementError, ResponseError, EventStoreError) as refusal:
+            return refusal
+        except ActivationLost:
+            return Moved(order.command.id if isinstance(order, CreateOrder) else order.response_id)
+        return None
+
+    async def _create(self, command: Create) -> None:
+        if command.id in self._actors:
+            return
+        start = len(self._actors) < self._slots
+        if not start and not command.request.background:
+            await self._check_queue()
+        actor = ResponseActor(self._ports, command.id)
+        if start:
+            # The slot is taken before anything is awaited, so that no other order can take it too.
+            self._occupy(actor, command.request.model, command.project)
+        try:
+            await actor.create(replace(command, queued=command.queued or not start), start=start)
+        except BaseException:
+            if start:
+                self._vacate(command.id)
+            raise
+        if start:
+            self._launch(actor)
+        else:
+            self._queued = True
+
+    async def _check_queue(self) -> None:
+        """Refuse a client that waits, where as many wait already as the queue may hold."""
+        waiting = await self._ports.store.heads(states=["queued"], limit=self._queue_limit)
+        if len(waiting) >= self._queue_limit:
+            raise Overloaded(retry_after=1.0)
+
+    async def _resume(self, response_id: str) -> None:
+        if response_id in self._actors:
+            return
+        if len(self._actors) >= self._slots:
+            raise Overloaded(retry_after=1.0)
+        actor = ResponseActor(self._ports, response_id)
+        self._occupy(actor, "", "")
+        try:
+            head = await self._ports.store.head(response_id)
+            if head is None:
+                raise UnknownResponse(response_id)
+            self._occupy(actor, head.attributes.get("model", ""), head.tenant)
+            await actor.resume(head)
+        except BaseException:
+            self._vacate(response_id)
+            raise
+        self._launch(actor)
+
+    def _actor(self, response_id: str) -> ResponseActor:
+        return self._actors.get(response_id) or ResponseActor(self._ports, response_id)
+
+    # -- Slots ---------------------------------------------------------------------------------------------
+
+    def _occupy(self, actor: ResponseActor, model: str, project: str) -> None:
+        self._actors[actor.id] = actor
+        self._running[actor.id] = Running(actor.id, model, project, time())
+
+    def _vacate(self, response_id: str) -> None:
+        self._actors.pop(response_id, None)
+        self._running.pop(response_id, None)
+
+    def _launch(self, actor: ResponseActor) -> None:
+        self._ran += 1
+        task = asyncio.create_task(self._run(actor), name=actor.id)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, actor: ResponseActor) -> None:
+        try:
+            await actor.run()
+        except ActivationLost as lost:
+            log.info("activation lost: %s", lost)
+        except Exception:
+            log.exception("response %s could not be run here; it goes back to the queue", actor.id)
+            await self._hand_back(actor.id)
+        finally:
+            self._vacate(actor.id)
+        if self._queued and not self._crashed:
+            await self._pull()
+
+    async def _hand_back(self, response_id: str) -> None:
+        try:
+            head = await self._ports.store.head(response_id)
+            if head is not None and head.owner == self._ports.host.host:
+                await self._ports.store.take(response_id, epoch=head.epoch, owner=None, state="queued")
+        except EventStoreError as error:
+            # The lease of this host decides then: its streams are taken over when it ends.
+            log.warning("response %s was not handed back: %s", response_id, error)
+
+    async def _pull(self) -> None:
+        """Take the oldest work that waits, now that a slot is free."""
+        try:
+            waiting = await self._ports.store.heads(states=["queued"], limit=16)
+            mine = [head for head in waiting if self._suits(head)]
+            self._queued = len(waiting) == 16 or bool(mine)
+            for head in mine[: self._slots - len(self._actors)]:
+                await self._outcome(ResumeOrder(head.stream))
+        except EventStoreError as error:
+            log.warning("the queue could not be read: %s", error)
+
+    def _suits(self, head: Head) -> bool:
+        return head.owner is None and head.attributes.get("isolation", "shared") == self._isolation

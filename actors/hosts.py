@@ -1,0 +1,80 @@
+"""The port through which the supervisor makes hosts and speaks to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from actors.orders import HostInfo, Order, Running
+
+
+class HostDied(Exception):
+    """The host's process is gone, or cannot be reached any more."""
+
+
+class HostHandle(Protocol):
+    """One host, seen from elsewhere.  Every call raises `HostDied` where it is gone."""
+
+    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+        """See `actors.host.ActorHost.obey`."""
+        ...
+
+    async def info(self) -> HostInfo:
+        """The host as it stands."""
+        ...
+
+    async def running(self) -> list[Running]:
+        """What runs there."""
+        ...
+
+    def gone(self) -> bool:
+        """Whether there is evidence, at once and without asking it, that its process is dead."""
+        ...
+
+    def kill(self) -> None:
+        """End its process now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """What kind of host to start."""
+
+    name: str
+    isolation: str
+    slots: int
+    options: Mapping[str, Any]
+    """Ray's options for its actor (`num_cpus`, `num_gpus`, `memory`, `runtime_env`, ...)."""
+
+
+class SupervisorHandle(Protocol):
+    """The supervisor, seen from elsewhere.  Every call raises `HostDied` while it does not answer."""
+
+    async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]]]:
+        """See `actors.supervisor.Supervisor.watch`."""
+        ...
+
+    async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
+        """See `actors.supervisor.Supervisor.reserve`."""
+        ...
+
+    async def host(self, name: str) -> HostHandle | None:
+        """See `actors.supervisor.Supervisor.host`."""
+        ...
+
+    async def running(self) -> list[tuple[HostInfo, list[Running]]]:
+        """See `actors.supervisor.Supervisor.running`."""
+        ...
+
+
+class HostFactory(Protocol):
+    """Starts hosts."""
+
+    async def start(self, spec: HostSpec) -> HostHandle:
+        """Start a host and wait until it obeys.  Raises `HostDied` where it does not come up."""
+        ...
+
+    async def found(self) -> Sequence[tuple[HostSpec, HostHandle]]:
+        """Hosts that an earlier supervisor left running."""
+        ...

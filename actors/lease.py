@@ -1,0 +1,45 @@
+"""A host's sign of life, renewed from a thread so that a busy event loop does not look like death."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from eventstore.errors import EventStoreError, LeaseLost
+
+log = logging.getLogger(__name__)
+
+
+class LeaseKeeper:
+    """Renews one lease until it is told to stop or the lease is taken away.
+
+    `renew` blocks and may raise; `lost` is called, on the keeper's thread, at most once.
+    """
+
+    def __init__(self, renew: Callable[[], None], lost: Callable[[], None], interval: float) -> None:
+        self._renew = renew
+        self._lost = lost
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def start(self) -> None:
+        """Renew once, here and now, so that the lease exists; then keep it."""
+        self._renew()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the lease run out."""
+        self._stop.set()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self._interval):
+            try:
+                self._renew()
+            except LeaseLost:
+                self._lost()
+                return
+            except EventStoreError as error:
+                # While the store is away nobody can take over either: leases stretch.
+                log.warning("lease not renewed: %s", error)

@@ -1,0 +1,120 @@
+"""What is asked of a host: commands on their way to a response actor, and why they can be refused.
+
+Orders cross processes by pickle, many in one call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.response.commands import Create
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOrder:
+    """Create a response and run it, now or when a slot is free."""
+
+    command: Create
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOrder:
+    """Cancel a response, active here or not."""
+
+    response_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOrder:
+    """Cancel a response if it runs, then erase it."""
+
+    response_id: str
+    by: str
+    reason: str = "deleted by its owner"
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeOrder:
+    """Run a response that waits in the queue or whose host died."""
+
+    response_id: str
+
+
+Order = CreateOrder | CancelOrder | DeleteOrder | ResumeOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A response that a host runs now."""
+
+    response_id: str
+    model: str
+    project: str
+    since: float
+    """Seconds since 1970 UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """A host as the supervisor and placement see it."""
+
+    name: str
+    """Name of the Ray actor and, with its random end, the host's incarnation id."""
+    isolation: str
+    slots: int
+    node: str
+    pid: int
+    running: int = 0
+    ran: int = 0
+    """Responses it has been given in its life."""
+    queued: bool = False
+    """Whether it knows of work in the durable queue."""
+
+
+class PlacementError(Exception):
+    """Base of what can keep a command from its actor.  Arguments are kept whole, for pickling."""
+
+
+class Overloaded(PlacementError):
+    """Every slot is taken and the queue is full: try again later."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"every slot is taken and the queue is full; try again in {self.retry_after:g} s"
+
+
+class RuntimeUnavailable(PlacementError):
+    """No host can be reached now: the runtime starts, stops or recovers."""
+
+    def __init__(self, reason: str, retry_after: float = 1.0) -> None:
+        super().__init__(reason, retry_after)
+        self.reason, self.retry_after = reason, retry_after
+
+    def __str__(self) -> str:
+        return f"the runtime cannot be reached: {self.reason}"
+
+
+class UnknownResponse(PlacementError):
+    """No such response, or none any more."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(response_id)
+        self.response_id = response_id
+
+    def __str__(self) -> str:
+        return f"no response {self.response_id!r}"
+
+
+class Moved(PlacementError):
+    """The stream has another owner by now: look the owner up again."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(response_id)
+        self.response_id = response_id
+
+    def __str__(self) -> str:
+        return f"response {self.response_id!r} runs elsewhere by now"

@@ -1,0 +1,113 @@
+"""Placement: which host gets a command, and how commands reach it in few calls.  No Ray here.
+
+A replica's view of the hosts is a little old; that costs balance, never correctness: the id is chosen before
+the call, so a create tried on two hosts happens once, and a host that is full queues or refuses by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from actors.hosts import HostDied, HostHandle
+from actors.orders import HostInfo, Order
+
+log = logging.getLogger(__name__)
+
+CALLS_MAX = 4
+"""Calls under way to one host.  While they are, what arrives waits and goes together in the next one."""
+ORDERS_MAX = 64
+"""Orders in one call."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """The way to one host."""
+
+    info: HostInfo
+    handle: HostHandle
+    sent: int = 0
+    """Responses sent there since `info` was read."""
+    waiting: list[tuple[Order, asyncio.Future[Exception | None]]] = field(default_factory=list)
+    calls: int = 0
+
+    @property
+    def load(self) -> float:
+        """How full the host seems, by what is known here."""
+        return (self.info.running + self.sent + len(self.waiting)) / self.info.slots
+
+
+class Placement:
+    """Sends orders to hosts, many in one call under load, at once when idle."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, _Line] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def update(self, hosts: Sequence[tuple[HostInfo, HostHandle]]) -> None:
+        """Take in what the supervisor says of the hosts."""
+        lines = {}
+        for info, handle in hosts:
+            line = self._lines.get(info.name)
+            if line is None:
+                line = _Line(info, handle)
+            else:
+                line.info, line.sent = info, 0
+            lines[info.name] = line
+        self._lines = lines
+
+    def __len__(self) -> int:
+        """How many hosts are known."""
+        return len(self._lines)
+
+    def least_loaded(self, isolation: str = "shared") -> str | None:
+        """The name of the host of that isolation with most room, or None where there is none."""
+        lines = [line for line in self._lines.values() if line.info.isolation == isolation]
+        best = min(lines, key=lambda line: line.load, default=None)
+        return best.info.name if best else None
+
+    def knows(self, name: str | None) -> bool:
+        """Whether a host of that name was alive when last heard of."""
+        return name in self._lines
+
+    async def send(self, name: str, order: Order) -> Exception | None:
+        """Have the host carry out an order; its refusal, or None.  Raises `HostDied`."""
+        line = self._lines.get(name)
+        if line is None:
+            raise HostDied(f"{name} is not known any more")
+        done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        line.waiting.append((order, done))
+        line.sent += 1
+        if len(line.waiting) == 1:
+            # One turn of the event loop lets all that arrives in it travel together.
+            asyncio.get_running_loop().call_soon(self._call, line)
+        return await done
+
+    def _call(self, line: _Line) -> None:
+        if not line.waiting or line.calls >= CALLS_MAX:
+            return
+        batch, line.waiting = line.waiting[:ORDERS_MAX], line.waiting[ORDERS_MAX:]
+        line.calls += 1
+        task = asyncio.create_task(self._deliver(line, batch))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _deliver(
+        self, line: _Line, batch: Sequence[tuple[Order, asyncio.Future[Exception | None]]]
+    ) -> None:
+        try:
+            outcomes = await line.handle.obey([order for order, _ in batch])
+        except HostDied as error:
+            self._lines.pop(line.info.name, None)
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(error)
+        else:
+            for (_, done), outcome in zip(batch, outcomes, strict=True):
+                if not done.done():
+                    done.set_result(outcome)
+        finally:
+            line.calls -= 1
+            self._call(line)

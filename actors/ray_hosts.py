@@ -1,0 +1,178 @@
+"""Hosts as Ray actors: the coat around `ActorHost`, and the factory that makes them.
+
+With `ray_supervisor` and `cluster` the only files here that import Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from actors.config import NAMESPACE, ClusterConfig
+from actors.hosts import HostDied, HostSpec
+from actors.orders import HostInfo, Order, Running
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT = 60.0
+"""Seconds a fresh host may take: a cold worker process on a busy machine, imports included."""
+CALLS_MAX = 10_000
+"""Ray calls that one host may have open: orders wait inside it, bounded by its slots and queue."""
+
+
+class HostProcess:
+    """What Ray instantiates: opens the log and the bus in the host's own process, then obeys."""
+
+    def __init__(self, spec: HostSpec, config: ClusterConfig) -> None:
+        self._spec = spec
+        self._config = config
+        self._parts: Any = None
+
+    async def start(self) -> HostInfo:
+        """Open everything and begin to renew the lease."""
+        # Imported in the worker only: the driver that defines the class needs none of it.
+        from actors.host_parts import HostParts
+
+        self._parts = await HostParts.open(self._spec, self._config, ray.get_runtime_context().get_node_id())
+        return self._info()
+
+    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+        """See `ActorHost.obey`."""
+        return list(await self._parts.host.obey(orders))
+
+    async def info(self) -> HostInfo:
+        """See `ActorHost.info`."""
+        return self._info()
+
+    async def running(self) -> list[Running]:
+        """See `ActorHost.running`."""
+        return list(self._parts.host.running())
+
+    def _info(self) -> HostInfo:
+        info: HostInfo = self._parts.host.info()
+        return info
+
+
+class RayHost:
+    """`HostHandle` over a Ray actor handle.  Picklable; evidence of death only on the host's own node."""
+
+    def __init__(self, actor: Any, name: str, pid: int, node: str) -> None:
+        self.actor, self.name, self.pid, self.node = actor, name, pid, node
+        self._pidfd: int | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A file descriptor does not travel."""
+        return (RayHost, (self.actor, self.name, self.pid, self.node))
+
+    def __repr__(self) -> str:
+        return f"<host {self.name} pid {self.pid}>"
+
+    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+        """See `HostHandle`."""
+        outcomes: list[Exception | None] = await self._call(self.actor.obey, list(orders))
+        return outcomes
+
+    async def info(self) -> HostInfo:
+        """See `HostHandle`."""
+        info: HostInfo = await self._call(self.actor.info)
+        return info
+
+    async def running(self) -> list[Running]:
+        """See `HostHandle`."""
+        running: list[Running] = await self._call(self.actor.running)
+        return running
+
+    async def _call(self, method: Any, *arguments: Any) -> Any:
+        try:
+            return await method.remote(*arguments)
+        except RayActorError as error:
+            raise HostDied(f"{self.name}: {type(error).__name__}") from error
+
+    def watch(self) -> None:
+        """Hold the process by a descriptor that tells of its end and cannot mean another process later."""
+        if self.node == ray.get_runtime_context().get_node_id():
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except ProcessLookupError:
+                self._pidfd = -1
+
+    def gone(self) -> bool:
+        """See `HostHandle`."""
+        if self._pidfd is None:
+            return False
+        if self._pidfd < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def kill(self) -> None:
+        """See `HostHandle`.  A stopped process does not hear Ray; on this node its descriptor ends it."""
+        try:
+            ray.kill(self.actor, no_restart=True)
+        except RayError as error:
+            log.info("%r: %s", self, error)
+        if self._pidfd is not None and self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+class RayHostFactory:
+    """`HostFactory` on the Ray cluster that this process belongs to."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._config = config
+
+    async def start(self, spec: HostSpec) -> RayHost:
+        """See `HostFactory`."""
+        options = {"num_cpus": 0, **spec.options}
+        actor = (
+            ray.remote(HostProcess)
+            .options(
+                name=spec.name,
+                namespace=NAMESPACE,
+                # A host outlives the supervisor that made it; the next supervisor finds it by its name.
+                lifetime="detached",
+                max_restarts=0,
+                max_concurrency=CALLS_MAX,
+                **options,
+            )
+            .remote(spec, self._config)
+        )
+        try:
+            info: HostInfo = await asyncio.wait_for(actor.start.remote(), START_TIMEOUT)
+        except (TimeoutError, RayError) as error:
+            ray.kill(actor, no_restart=True)
+            raise HostDied(f"{spec.name} did not start: {error}") from error
+        host = RayHost(actor, spec.name, info.pid, info.node)
+        host.watch()
+        return host
+
+    async def found(self) -> Sequence[tuple[HostSpec, RayHost]]:
+        """See `HostFactory`."""
+        hosts: list[tuple[HostSpec, RayHost]] = []
+        for name in ray.util.list_named_actors():
+            if not name.startswith(("host-", "response:")):
+                continue
+            try:
+                actor = ray.get_actor(name, namespace=NAMESPACE)
+                info: HostInfo = await asyncio.wait_for(actor.info.remote(), 2.0)
+            except (ValueError, TimeoutError, RayError) as error:
+                # Its lease decides what becomes of its streams.
+                log.warning("host %s was found but does not answer: %s", name, error)
+                continue
+            host = RayHost(actor, name, info.pid, info.node)
+            host.watch()
+            hosts.append((HostSpec(name, info.isolation, info.slots, {}), host))
+        return hosts

@@ -1,0 +1,92 @@
+"""The supervisor as a Ray actor: one a cluster, detached, restarted by Ray, found by its name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from actors.config import ClusterConfig
+from actors.hosts import HostHandle
+from actors.orders import CancelOrder, DeleteOrder, HostInfo, Running
+
+log = logging.getLogger(__name__)
+
+SUPERVISOR = "supervisor"
+
+
+class SupervisorProcess:
+    """What Ray instantiates.  It starts itself at the first call, and again at the first after a restart."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._config = config
+        self._parts: Any = None
+        self._lock = asyncio.Lock()
+
+    async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]]]:
+        """See `Supervisor.watch`."""
+        hosts: tuple[int, list[tuple[HostInfo, HostHandle]]] = await (await self._supervisor()).watch(
+            version, timeout
+        )
+        return hosts
+
+    async def reserve(self, response_id: str, isolation: str, model: str) -> tuple[HostHandle | None, Any]:
+        """See `Supervisor.reserve`; a refusal comes as the second of the pair."""
+        from actors.orders import PlacementError
+
+        try:
+            return await (await self._supervisor()).reserve(response_id, isolation, model), None
+        except PlacementError as refusal:
+            return None, refusal
+
+    async def host(self, name: str) -> HostHandle | None:
+        """See `Supervisor.host`."""
+        handle: HostHandle | None = (await self._supervisor()).host(name)
+        return handle
+
+    async def running(self) -> list[tuple[HostInfo, list[Running]]]:
+        """See `Supervisor.running`."""
+        running: list[tuple[HostInfo, list[Running]]] = await (await self._supervisor()).running()
+        return running
+
+    async def command(self, order: CancelOrder | DeleteOrder) -> Exception | None:
+        """See `Supervisor.command`."""
+        refusal: Exception | None = await (await self._supervisor()).command(order)
+        return refusal
+
+    async def state(self, response_id: str) -> bytes | None:
+        """See `ResponseView.state`."""
+        await self._supervisor()
+        state: bytes | None = await self._parts.view.state(response_id)
+        return state
+
+    async def events(self, response_id: str, after: int, timeout: float) -> tuple[list[bytes], bool]:
+        """See `ResponseView.events`."""
+        await self._supervisor()
+        events: tuple[list[bytes], bool] = await self._parts.view.events(response_id, after, timeout)
+        return events
+
+    async def config(self) -> ClusterConfig:
+        """What this cluster was started with."""
+        return self._config
+
+    async def relay_lag(self) -> int:
+        """How many positions the public subjects are behind the log."""
+        await self._supervisor()
+        lag: int = self._parts.relay_lag()
+        return lag
+
+    async def close(self) -> None:
+        """End every host."""
+        async with self._lock:
+            if self._parts is not None:
+                await self._parts.close()
+
+    async def _supervisor(self) -> Any:
+        async with self._lock:
+            if self._parts is None:
+                # Imported in the worker only: the driver that defines the class needs none of it.
+                from actors.supervisor_parts import SupervisorParts
+
+                self._parts = await SupervisorParts.open(self._config)
+            return self._parts.supervisor

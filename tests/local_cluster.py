@@ -1,0 +1,152 @@
+"""A cluster in one process: real hosts and a real supervisor over the memory log and bus, no Ray.
+
+Killing a host here does what `kill -9` does: its tasks stop where they stand and nobody is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+from actors.client import RuntimeClient
+from actors.config import ClusterConfig
+from actors.host import ActorHost
+from actors.host_parts import recorded_model
+from actors.hosts import HostDied, HostHandle, HostSpec
+from actors.orders import HostInfo, Order, Running
+from actors.response_actor import ActorIdentity, ActorPorts
+from actors.supervisor import Supervisor
+from eventstore.memory import MemoryEventStore, MemoryLiveBus
+from runtime.model import JSON, Model
+from runtime.models.open import ModelPool
+
+CONFIG = ClusterConfig(log_url="sqlite:///unused", nats_url="unused", hosts=2, slots=8, hosts_max=3)
+
+
+class LocalHost:
+    """`HostHandle` of a host in this process."""
+
+    def __init__(self, host: ActorHost, name: str) -> None:
+        self._host: ActorHost | None = host
+        self._frozen = asyncio.Event()
+        self._frozen.set()
+        self.name = name
+
+    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+        """See `HostHandle`."""
+        return await (await self._alive()).obey(orders)
+
+    async def info(self) -> HostInfo:
+        """See `HostHandle`."""
+        return (await self._alive()).info()
+
+    async def running(self) -> list[Running]:
+        """See `HostHandle`."""
+        return (await self._alive()).running()
+
+    def gone(self) -> bool:
+        """See `HostHandle`."""
+        return self._host is None
+
+    def kill(self) -> None:
+        """See `HostHandle`."""
+        host, self._host = self._host, None
+        if host is not None:
+            host.crash()
+
+    def hang(self) -> None:
+        """Answer nothing from now on, as a stopped process does."""
+        self._frozen.clear()
+
+    async def _alive(self) -> ActorHost:
+        await self._frozen.wait()
+        if self._host is None:
+            raise HostDied(self.name)
+        return self._host
+
+
+class LocalFactory:
+    """`HostFactory` of hosts in this process."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster = cluster
+        self.hosts: dict[str, LocalHost] = {}
+        self.started: list[HostSpec] = []
+
+    async def start(self, spec: HostSpec) -> LocalHost:
+        """See `HostFactory`."""
+        cluster = self._cluster
+        ports = ActorPorts(
+            store=cluster.store,
+            bus=cluster.bus,
+            open_model=cluster.open_model,
+            now=time.time,
+            sleep=asyncio.sleep,
+            host=ActorIdentity(host=spec.name, actor=spec.name, node="local", pid=len(self.started)),
+        )
+        await cluster.store.renew(spec.name, cluster.config.lease_ttl)
+        host = ActorHost(
+            ports, isolation=spec.isolation, slots=spec.slots, queue_limit=cluster.config.queue_limit
+        )
+        self.started.append(spec)
+        self.hosts[spec.name] = LocalHost(host, spec.name)
+        return self.hosts[spec.name]
+
+    async def found(self) -> Sequence[tuple[HostSpec, HostHandle]]:
+        """See `HostFactory`."""
+        return []
+
+
+class LocalSupervisor:
+    """`SupervisorHandle` of a supervisor in this process."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]]]:
+        """See `SupervisorHandle`."""
+        return await self._supervisor.watch(version, timeout)
+
+    async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
+        """See `SupervisorHandle`."""
+        return await self._supervisor.reserve(response_id, isolation, model)
+
+    async def host(self, name: str) -> HostHandle | None:
+        """See `SupervisorHandle`."""
+        return self._supervisor.host(name)
+
+    async def running(self) -> list[tuple[HostInfo, list[Running]]]:
+        """See `SupervisorHandle`."""
+        return await self._supervisor.running()
+
+
+class LocalCluster:
+    """All of it, between `async with`."""
+
+    def __init__(self, config: ClusterConfig = CONFIG, models: Mapping[str, Model] | None = None) -> None:
+        self.config = config
+        self.store = MemoryEventStore()
+        self.bus = MemoryLiveBus()
+        self._models = models or {}
+        self._pool = ModelPool({})
+        self._recorded = recorded_model(self._pool)
+        self.factory = LocalFactory(self)
+        self.supervisor = Supervisor(config, self.store, self.factory, now=time.time)
+        self.client = RuntimeClient(config, self.store, self.bus, LocalSupervisor(self.supervisor))
+
+    def open_model(self, agent: Mapping[str, JSON]) -> Model:
+        """The scripted model of that name, or what the configuration says."""
+        return self._models.get(str(agent.get("id"))) or self._recorded(agent)
+
+    async def __aenter__(self) -> LocalCluster:
+        """Start."""
+        await self.supervisor.start()
+        await self.client.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """End everything."""
+        await self.client.aclose()
+        await self.supervisor.close()
+        await self._pool.aclose()
