@@ -1,0 +1,236 @@
+"""The journal: the one writer's hand on a response's stream.
+
+Commands go in; their events are committed, folded and only then shown.  A journal that lost its stream to a
+later activation never shows anything again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from itertools import repeat
+from typing import Final
+
+from eventstore.errors import EventStoreError, Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
+from eventstore.events import NO_STREAM, Append, Batch, Document, HeadChange, NewStream, Recorded, Unit
+from eventstore.ports import EventStore, LiveBus
+from runtime.response import codec, history, recorder
+from runtime.response.commands import Command
+from runtime.response.decider import decide
+from runtime.response.events import Event
+from runtime.response.state import INITIAL, ResponseState, Status
+
+PATIENT: Final = (0.05, 0.1, 0.2, 0.5, 1.0, *repeat(2.0, 300))
+"""Seconds between the tries to reach a store that is away: ten minutes of them, then recovery's turn."""
+
+BRIEF: Final = (0.05, 0.2, 0.5)
+"""The same for whoever has a client waiting."""
+
+
+class ActivationLost(Exception):
+    """Another activation owns the stream.  This one stops, having shown nothing since."""
+
+    def __init__(self, stream: str, reason: str) -> None:
+        super().__init__(stream, reason)
+        self.stream, self.reason = stream, reason
+
+    def __str__(self) -> str:
+        return f"the activation of {self.stream!r} is over: {self.reason}"
+
+
+class Journal:
+    """Records commands for one stream, one commit at a time, in the order in which they came."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        bus: LiveBus,
+        sleep: Callable[[float], Awaitable[None]],
+        stream: str,
+        *,
+        state: ResponseState = INITIAL,
+        version: int = NO_STREAM,
+        epoch: int = 1,
+        owner: str | None = None,
+    ) -> None:
+        self.stream = stream
+        self.epoch = epoch
+        self.owner = owner
+        self._store = store
+        self._bus = bus
+        self._sleep = sleep
+        self._state = state
+        self._version = version
+        self._turn = asyncio.Lock()
+        self._lost: str | None = None
+
+    @property
+    def state(self) -> ResponseState:
+        """The fold of everything recorded."""
+        return self._state
+
+    @property
+    def version(self) -> int:
+        """Version of the last event recorded."""
+        return self._version
+
+    async def record(self, *commands: Command, patience: Sequence[float] = PATIENT) -> None:
+        """Decide, commit, fold, publish: in this order, and all of it or nothing.
+
+        A caller that is cancelled leaves; the commit goes on without it.  `patience` are the pauses between
+        tries while the store is away.  Raises `IllegalCommand`, `ActivationLost`, `StoreUnavailable` once
+        patience is at its end, and `WrongExpectedVersion` where a stream that is to begin is there already.
+        """
+        # Whoever cancels the caller half way must not leave a commit behind whose outcome nobody knows.
+        commit = asyncio.create_task(self._obey(commands, patience))
+        commit.add_done_callback(_look_at)
+        await asyncio.shield(commit)
+
+    async def settled(self) -> None:
+        """Wait for the commit that is under way, if there is one."""
+        async with self._turn:
+            pass
+
+    def close(self) -> None:
+        """Record nothing any more; a commit that is being tried again is given up."""
+        self._lost = self._lost or "it was stopped"
+
+    async def _obey(self, commands: Sequence[Command], patience: Sequence[float]) -> None:
+        async with self._turn:
+            if self._lost is not None:
+                raise ActivationLost(self.stream, self._lost)
+            draft = _Draft(self.stream, self._state)
+            for command in commands:
+                draft.obey(command)
+            if not draft.events:
+                return
+            unit = draft.unit(self._version, self.epoch, self.owner)
+            recorded = await self._commit(unit, patience)
+            self._state, self._version = draft.state, recorded.last_version
+            self._bus.publish(draft.batch(recorded))
+
+    async def _commit(self, unit: Unit, patience: Sequence[float]) -> Recorded:
+        """Commit exactly once, however often the store has to be asked."""
+        (append,) = unit.appends
+        unsure = False
+        refusal: EventStoreError | None = None
+        for pause in patience:
+            if self._lost is not None:
+                raise ActivationLost(self.stream, self._lost)
+            try:
+                # A commit of which nobody heard may have happened, also a moment after it was looked for.
+                landed = await self._landed(append) if unsure else None
+                if landed is not None:
+                    return landed
+                if refusal is not None:
+                    raise self._refused(refusal, append)
+                return (await self._store.append(unit))[0]
+            except (Fenced, WrongExpectedVersion) as error:
+                if not unsure or refusal is not None:
+                    raise self._refused(error, append) from error
+                refusal = error
+                continue
+            except StoreUnavailable as error:
+                unsure = unsure or isinstance(error, OutcomeUnknown)
+            await self._sleep(pause)
+        error_type = OutcomeUnknown if unsure else StoreUnavailable
+        raise error_type(f"{self.stream!r} could not be written for {sum(patience):g} s")
+
+    async def _landed(self, append: Append) -> Recorded | None:
+        """Where this very append came to lie, if it did."""
+        async for record in self._store.read(self.stream, append.expected):
+            ours = (
+                record.first_version == append.expected + 1
+                and record.epoch == append.epoch
+                and record.types == tuple(event.type for event in append.events)
+                and record.payload == tuple(event.data for event in append.events)
+            )
+            if not ours:
+                return None
+            place = (record.position, record.first_version, record.last_version, record.recorded_at)
+            return Recorded(self.stream, *place)
+        return None
+
+    def _refused(self, error: EventStoreError, append: Append) -> Exception:
+        self._lost = str(error)
+        return error if append.new is not None else ActivationLost(self.stream, self._lost)
+
+
+class _Draft:
+    """What one commit will record and show."""
+
+    def __init__(self, stream: str, state: ResponseState) -> None:
+        self.events: list[Event] = []
+        self.state = state
+        self._stream = stream
+        self._before = state
+        self._shown = recorder.batch(state, (), Recorded(stream, 0, 0, 0, 0))[0]
+
+    def obey(self, command: Command) -> None:
+        """Add what follows from the command."""
+        events = decide(command, self.state)
+        if events:
+            made, self.state = recorder.batch(self.state, events, Recorded(self._stream, 0, 0, 0, 0))
+            frames = (*(self._shown.frames or ()), *(made.frames or ()))
+            self._shown = replace(made, first=self._shown.first, count=len(frames), frames=frames)
+            self.events += events
+
+    def unit(self, version: int, epoch: int, owner: str | None) -> Unit:
+        """What is to be committed behind `version`."""
+        state, ends = self.state, self.state.is_over and not self._before.is_over
+        append = Append(
+            self._stream,
+            version,
+            epoch,
+            [codec.encode(event) for event in self.events],
+            schema=codec.SCHEMA,
+            new=_new_stream(state, owner) if version == NO_STREAM else None,
+            change=HeadChange(
+                state=state.status.value if state.status != self._before.status else None,
+                release=state.is_over,
+                attributes=_attributes(state) if ends else None,
+            ),
+            erase=state.status == Status.ERASED,
+        )
+        kept = history.documents(state) if ends else {}
+        return Unit([append], documents=[Document(self._stream, kind, data) for kind, data in kept.items()])
+
+    def batch(self, recorded: Recorded) -> Batch:
+        """What followers are told, now that it is committed."""
+        return replace(self._shown, version=recorded.last_version, position=recorded.position)
+
+
+def _new_stream(state: ResponseState, owner: str | None) -> NewStream:
+    return NewStream(
+        # What is erased soon after its end is neither listed nor continued.
+        category="response" if state.request.store else "transient",
+        tenant=state.project,
+        state=state.status.value,
+        owner=owner,
+        parent=state.request.previous_response_id,
+        attributes=_attributes(state),
+    )
+
+
+def _attributes(state: ResponseState) -> dict[str, str]:
+    """What a response can be found and shown by without reading it."""
+    created = state.created
+    assert created is not None
+    attributes = {
+        "model": created.request.model,
+        "created_at": str(created.created_at),
+        "background": "true" if created.request.background else "false",
+    }
+    isolation = created.agent.get("isolation")
+    if isolation is not None:
+        attributes["isolation"] = str(isolation)
+    if state.ending is not None:
+        attributes["ended_at"] = str(state.ending.at)
+    return attributes
+
+
+def _look_at(commit: asyncio.Task[None]) -> None:
+    """Take note of how a commit went that nobody waits for any more: its error is in the journal."""
+    if not commit.cancelled():
+        commit.exception()

@@ -1,0 +1,291 @@
+"""The response actor: the one writer of a response's stream, from its creation to its end.
+
+A plain class: what runs it (`actors.host`) and where is none of its business.  Its mailbox takes create,
+resume, cancel and delete, one at a time; `run` goes on beside them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from actors.journal import BRIEF, ActivationLost, Journal
+from actors.orders import UnknownResponse
+from eventstore.errors import Fenced, StoreUnavailable, WrongExpectedVersion
+from eventstore.events import Head
+from eventstore.ports import EventStore, LiveBus
+from runtime.agent_loop import AgentLoop
+from runtime.model import JSON, Model, ModelError
+from runtime.response import history
+from runtime.response.commands import Activate, Cancel, Command, Create, Erase, Fail
+from runtime.response.errors import PreviousResponseInProgress, PreviousResponseNotFound
+from runtime.response.items import response_of
+from runtime.response.replay import fold_stream
+from runtime.response.request import ResponseRequest
+from runtime.response.state import ResponseState, Status
+
+__all__ = ["ActivationLost", "ActorIdentity", "ActorPorts", "ResponseActor"]
+
+ACTIVATIONS_MAX: Final = 8
+"""A response whose hosts keep dying under it is ended, before it takes down more of them."""
+
+_ENDED: Final = (Status.COMPLETED, Status.FAILED, Status.INCOMPLETE, Status.CANCELLED)
+
+WAIT_MAX: Final = 5.0
+"""Seconds for which somebody who cancels or deletes is kept waiting while the store is away."""
+
+TAKES_MAX: Final = 4
+"""How often a stream is looked up again because somebody else took it first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorIdentity:
+    """Who runs responses here; recorded with each activation."""
+
+    host: str
+    """Incarnation id of the host: the owner of the streams it runs."""
+    actor: str
+    """Name of the Ray actor."""
+    node: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActorPorts:
+    """What a response actor needs of the world."""
+
+    store: EventStore
+    bus: LiveBus
+    open_model: Callable[[Mapping[str, JSON]], Model]
+    """The model of a recorded agent configuration.  Whoever gives it closes it.  Raises `ModelError`."""
+    now: Callable[[], float]
+    """Seconds since 1970 UTC."""
+    sleep: Callable[[float], Awaitable[None]]
+    host: ActorIdentity
+
+
+class ResponseActor:
+    """One response."""
+
+    def __init__(self, ports: ActorPorts, id: str) -> None:
+        self.id = id
+        self._ports = ports
+        self._mailbox = asyncio.Lock()
+        self._journal: Journal | None = None
+        self._context: list[dict[str, Any]] | None = None
+        self._loop: asyncio.Task[None] | None = None
+
+    def state(self) -> ResponseState | None:
+        """What is recorded, as far as this actor has read or written it; None before it did either."""
+        return self._journal.state if self._journal else None
+
+    # -- The mailbox ---------------------------------------------------------------------------------------
+
+    async def create(self, command: Create, *, start: bool) -> None:
+        """Record the response; with `start`, this host owns it and `run` runs it.
+
+        Nothing is written on refusal.  Whoever asks again with the same request succeeds, and only the first
+        one runs it.  Raises `PreviousResponseNotFound`, `PreviousResponseInProgress`, `InvalidInput`,
+        `StoreUnavailable`, and `WrongExpectedVersion` where the id belongs to another request.
+        """
+        async with self._mailbox:
+            command, context = await self._prepare(command)
+            host = self._ports.host.host if start else None
+            journal = self._open(owner=host)
+            commands = [command, self._activate()] if start else [command]
+            try:
+                await journal.record(*commands, patience=BRIEF)
+            except WrongExpectedVersion as taken:
+                found = await self._find_same(command, host)
+                if found is None:
+                    raise taken
+                journal = found
+            if journal.owner is not None:
+                self._journal, self._context = journal, context
+
+    async def resume(self, head: Head) -> None:
+        """Take over the stream that stands at `head`, in a new epoch; `run` goes on with it.
+
+        Raises `UnknownEvent` (and leaves the stream alone), `Fenced` where somebody else was faster,
+        `StoreUnavailable`.
+        """
+        async with self._mailbox:
+            commands: list[Command] = [self._activate()]
+            state, _ = read = await fold_stream(self._ports.store, self.id)
+            if state.is_over:
+                return
+            try:
+                context = await self._read_context(state.request, state.project)
+            except (PreviousResponseNotFound, PreviousResponseInProgress) as gone:
+                context = []
+                commands.append(Fail(self._at(), "previous_response_not_found", str(gone)))
+            if state.activation is not None and head.epoch >= ACTIVATIONS_MAX:
+                message = f"The response was interrupted {ACTIVATIONS_MAX} times. Create it anew."
+                commands.append(Fail(self._at(), "interrupted", message))
+            journal = await self._take(head, self._ports.host.host, read)
+            if journal.state.is_over:
+                # It ended while it was taken: nobody owns what is over.
+                await self._ports.store.take(self.id, epoch=journal.epoch, owner=None)
+                return
+            await journal.record(*commands)
+            self._journal, self._context = journal, context
+
+    async def cancel(self, by: str) -> None:
+        """End the response now.  Where it is over already nothing happens: its first end stands.
+
+        Raises `UnknownResponse`, `UnknownEvent`, `ActivationLost`, `StoreUnavailable`.
+        """
+        async with self._mailbox:
+            journal = await self._hold(unless=_ENDED)
+            if journal is not None:
+                await self._end(journal, by)
+
+    async def delete(self, by: str, reason: str = "deleted by its owner") -> None:
+        """Erase the response, cancelled first if it runs.  One that is erased already stays so.
+
+        Raises what `cancel` raises.
+        """
+        async with self._mailbox:
+            journal = await self._hold(unless=(Status.ERASED,))
+            if journal is not None:
+                await self._end(journal, by)
+                await self._in_time(journal, Erase(self._at(), by, reason))
+
+    async def run(self) -> None:
+        """Run the response until it is over; at once where this actor does not own it.
+
+        Cancelled, it stops as a crash would stop it.  Raises `ActivationLost` where another activation took
+        over, having shown nothing since.
+        """
+        journal, context, state = self._journal, self._context, self.state()
+        if journal is None or context is None or state is None or state.is_over or self._loop is not None:
+            return None
+        self._loop = asyncio.create_task(self._proceed(journal, context))
+        try:
+            await asyncio.wait({self._loop})
+            if not self._loop.cancelled():
+                return self._loop.result()
+            async with self._mailbox:  # Whoever stopped it also ends it.
+                await journal.settled()
+                if not journal.state.is_over:
+                    raise StoreUnavailable(f"the end of {self.id!r} could not be recorded")
+                return None
+        except asyncio.CancelledError:
+            journal.close()
+            self._loop.cancel()
+            await asyncio.wait({self._loop})
+            raise
+
+    # -- How -----------------------------------------------------------------------------------------------
+
+    async def _proceed(self, journal: Journal, context: list[dict[str, Any]]) -> None:
+        ports = self._ports
+        try:
+            model = ports.open_model(journal.state.agent)
+        except ModelError as error:
+            await journal.record(Fail(self._at(), error.code, error.message))
+            return
+        await AgentLoop(journal, context, model, now=ports.now, sleep=ports.sleep).run()
+
+    async def _end(self, journal: Journal, by: str) -> None:
+        """Stop whatever runs, which closes the upstream's connection, and record the end."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.wait({self._loop})
+        await self._in_time(journal, Cancel(self._at(), by))
+
+    async def _in_time(self, journal: Journal, command: Command) -> None:
+        """Record it, but let nobody wait for a store that is away; it is recorded once the store is back."""
+        try:
+            async with asyncio.timeout(WAIT_MAX):
+                await journal.record(command)
+        except TimeoutError:
+            raise StoreUnavailable(f"{self.id!r} could not be written for {WAIT_MAX:g} s") from None
+
+    async def _hold(self, unless: Sequence[str]) -> Journal | None:
+        """The journal of this stream, taken over where it is not ours; None in the states of `unless`."""
+        for _ in range(TAKES_MAX):
+            if self._journal is not None:
+                return self._journal
+            head = await self._ports.store.head(self.id)
+            if head is None or (head.state == Status.ERASED and Status.ERASED not in unless):
+                raise UnknownResponse(self.id)
+            if head.state in unless:
+                return None
+            with suppress(Fenced):
+                self._journal = await self._take(head, None)
+        raise ActivationLost(self.id, "others keep taking it over")
+
+    async def _take(
+        self, head: Head, owner: str | None, read: tuple[ResponseState, int] | None = None
+    ) -> Journal:
+        # What this version cannot read it must not take: another one may be running it.
+        state, version = read or await fold_stream(self._ports.store, self.id)
+        head = await self._ports.store.take(self.id, epoch=head.epoch, owner=owner)
+        # What the former owner recorded in between; from here on it is fenced.
+        state, version = await fold_stream(self._ports.store, self.id, state, version)
+        return self._open(state=state, version=version, epoch=head.epoch, owner=owner)
+
+    def _open(self, **position: Any) -> Journal:
+        return Journal(self._ports.store, self._ports.bus, self._ports.sleep, self.id, **position)
+
+    async def _find_same(self, command: Create, host: str | None) -> Journal | None:
+        """The journal of a stream that begins with the same request, or None if it holds another one.
+
+        Its owner is named only if that is this host, which asked before and did not hear the answer.
+        """
+        head = await self._ports.store.head(self.id)
+        state, version = await fold_stream(self._ports.store, self.id)
+        if head is None or state.created is None:
+            return None
+        if (state.project, state.request) != (command.project, command.request):
+            return None
+        owner = host if (head.owner, head.epoch, head.version) == (host, 1, version) else None
+        return self._open(state=state, version=version, owner=owner)
+
+    async def _prepare(self, command: Create) -> tuple[Create, list[dict[str, Any]]]:
+        """The command with its references resolved, and what the model is told."""
+        request = command.request
+        if wanted := history.references(request):
+            items = await self._look_up(wanted, command.project)
+            request = replace(request, input=history.resolve(request.input, items))
+            command = replace(command, request=request)
+        context = await self._read_context(request, command.project)
+        history.check_pairing(context)
+        return command, context
+
+    async def _read_context(self, request: ResponseRequest, project: str) -> list[dict[str, Any]]:
+        parent = request.previous_response_id
+        if parent is None:
+            return history.context((), request)
+        lineage = await self._ports.store.lineage(parent, history.ITEMS)
+        return history.context(history.ancestry(lineage, parent, project), request)
+
+    async def _look_up(self, wanted: list[str], project: str) -> dict[str, history.Item]:
+        """The items that can be found in stored responses of the project."""
+        documents: dict[str, bytes | None] = {}
+        items: dict[str, history.Item] = {}
+        for item_id in wanted:
+            response_id = response_of(item_id)
+            if response_id is None:
+                continue
+            if response_id not in documents:
+                head = await self._ports.store.head(response_id)
+                ours = head is not None and head.tenant == project
+                documents[response_id] = (
+                    await self._ports.store.document(response_id, history.ITEMS) if ours else None
+                )
+            document = documents[response_id]
+            if document is not None and (item := history.find(document, item_id)) is not None:
+                items[item_id] = item
+        return items
+
+    def _activate(self) -> Activate:
+        host = self._ports.host
+        return Activate(host.host, host.actor, host.node, host.pid)
+
+    def _at(self) -> int:
+        return int(self._ports.now())

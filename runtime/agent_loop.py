@@ -1,0 +1,263 @@
+"""The agent loop: from a request to its answer, one model call after the other.
+
+It decides how often and in which way a model is asked, and nothing else: what may be recorded is `decide`'s
+business, how it is committed its journal's.  It reads no clock of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from runtime.catalog import Resolved
+from runtime.intake import Intake
+from runtime.model import (
+    JSON,
+    CallEnded,
+    CallStarted,
+    Model,
+    ModelError,
+    ModelEvent,
+    ModelRequest,
+    Usage,
+)
+from runtime.response.commands import (
+    BeginCall,
+    CloseItem,
+    Command,
+    EndCallFailed,
+    Fail,
+    Finish,
+    RecordOutput,
+)
+from runtime.response.errors import IllegalCommand
+from runtime.response.state import ResponseState
+from runtime.resume import Diverged, Plan, Said, has_calls, plan, said_of
+
+BACKOFF: Final = (0.5, 8.0)
+"""Seconds before the first further try, doubled for each next one up to the second number."""
+
+RETRY_AFTER_MAX: Final = 60.0
+"""An upstream that asks to be left alone for longer than this is not waited for."""
+
+TRIES_MAX: Final = 16
+"""Tries of one call that were begun, over all activations."""
+
+CHARS_PER_TOKEN: Final = 4
+"""A rule of thumb, for what a continued answer has left of its `max_output_tokens`."""
+
+
+class Journal(Protocol):
+    """Where the loop's commands go, and what they have led to."""
+
+    @property
+    def state(self) -> ResponseState:
+        """The fold of everything recorded."""
+        ...
+
+    async def record(self, *commands: Command) -> None:
+        """Obey the commands in one commit.  Once it returns, followers see what came of them."""
+        ...
+
+
+class AgentLoop:
+    """Runs one response to its end.
+
+    `context` is what the model is told: everything before this response, and its input.  `now` gives seconds
+    since 1970 UTC, `sleep` waits.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        context: Sequence[Mapping[str, JSON]],
+        model: Model,
+        *,
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._journal = journal
+        self._context = context
+        self._model = model
+        self._now = now
+        self._sleep = sleep
+        self._config = Resolved.from_public(journal.state.agent)
+
+    async def run(self) -> None:
+        """Go on from wherever the response stands.  Returns once it is over."""
+        seconds = self._config.limits.seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._turn()
+        except TimeoutError:
+            await self._fail(
+                "time_limit_exceeded", f"The response took longer than its limit of {seconds:g} s."
+            )
+        except IllegalCommand as error:
+            await self._fail("upstream_protocol", f"The model's answer makes no sense: {error.why}.")
+
+    # -- One turn ------------------------------------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        """Call the model until it has answered, or until there is no hope."""
+        state = self._journal.state
+        if state.call is not None and state.call.finish is not None:
+            return await self._journal.record(Finish(self._at()))
+        # A model that worded its answer anew once is not asked to repeat it again.
+        repeats = self._config.resume == "repeat" and not (state.call and state.call.resume == "prompt")
+        failures = 0
+        while True:
+            state = self._journal.state
+            said = said_of(state)
+            if said and self._config.resume == "fail":
+                return await self._fail("interrupted", "The model's answer was interrupted. Create it anew.")
+            if state.call is not None and state.attempt + 1 >= TRIES_MAX:
+                return await self._fail("interrupted", "The model's answer was interrupted too often.")
+            way = plan(said, "repeat" if repeats else "prompt", first=state.call is None)
+            attempt = _Attempt(self._journal, self._config.upstream.name, way, self._at)
+            try:
+                async with Intake(self._model, self._request(way, said)) as intake:
+                    error = await attempt.run(intake)
+            except Diverged:
+                if has_calls(said):
+                    return await attempt.end_with_calls()
+                repeats = False
+                await attempt.give_up("diverged", "The model did not repeat its words; it is asked to go on.")
+                continue
+            if error is None:
+                return None
+            failures += 1
+            wait = self._wait(error, failures)
+            if wait is None:
+                return await attempt.give_up(error.code, error.message, self._failure(error.code, error))
+            if self._config.resume == "fail" and attempt.has_spoken:
+                return await attempt.give_up(error.code, error.message, self._failure("interrupted", error))
+            await attempt.give_up(error.code, error.message)
+            await self._sleep(wait)
+
+    def _wait(self, error: ModelError, failures: int) -> float | None:
+        """Seconds until the next try, or None where there is none."""
+        if not error.retryable or failures > self._config.upstream.max_retries:
+            return None
+        if error.retry_after is not None:
+            return error.retry_after if error.retry_after <= RETRY_AFTER_MAX else None
+        first, most = BACKOFF
+        return min(first * 2.0 ** (failures - 1), most)
+
+    def _failure(self, code: str, error: ModelError) -> Fail:
+        return Fail(self._at(), code, error.message)
+
+    async def _fail(self, code: str, message: str) -> None:
+        await self._journal.record(Fail(self._at(), code, message))
+
+    def _at(self) -> int:
+        return int(self._now())
+
+    # -- What is asked -------------------------------------------------------------------------------------
+
+    def _request(self, plan: Plan, said: Sequence[Said]) -> ModelRequest:
+        state, config = self._journal.state, self._config
+        request = state.request
+        instructions = "\n\n".join(filter(None, (config.instructions, request.instructions)))
+        tools = {str(tool.get("name")): tool for tool in (*config.tools, *request.tools)}
+        attempt = state.attempt + 1 if state.call else 0
+        return ModelRequest(
+            model=config.model,
+            instructions=instructions or None,
+            items=(*self._context, *plan.items),
+            tools=tuple(tools.values()),
+            tool_choice=request.tool_choice,
+            parallel_tool_calls=request.parallel_tool_calls,
+            text=request.text,
+            reasoning=request.reasoning,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            top_logprobs=request.top_logprobs,
+            max_output_tokens=self._tokens_left(plan, said),
+            user=request.user,
+            seed=f"{state.id}:{state.call.number if state.call else 0}:{attempt}",
+        )
+
+    def _tokens_left(self, plan: Plan, said: Sequence[Said]) -> int | None:
+        limits = (self._journal.state.request.max_output_tokens, self._config.limits.max_output_tokens)
+        limit = min((limit for limit in limits if limit is not None), default=None)
+        if limit is None or plan.resume != "prompt":
+            return limit
+        spent = sum(len(text) for one in said for text in one.texts.values()) // CHARS_PER_TOKEN
+        return max(min(16, limit), limit - spent)  # Some upstreams refuse fewer than 16.
+
+
+class _Attempt:
+    """One try of a call: what arrives becomes commands, and as few commits as there can be."""
+
+    def __init__(self, journal: Journal, upstream: str, plan: Plan, at: Callable[[], int]) -> None:
+        self.plan = plan
+        self._journal = journal
+        self._upstream = upstream
+        self._at = at
+        self.has_spoken = False
+        """Whether anything of what it said is recorded, or will be."""
+        self._waiting: list[Command] = []
+        self._begun = False
+
+    async def run(self, intake: Intake) -> ModelError | None:
+        """Record what the model says.
+
+        None once the response is finished, or why the call broke off; what was said last is then recorded
+        by `give_up`.  Raises `Diverged`.
+        """
+        while True:
+            events = await intake.take()
+            self._add(events)
+            if intake.error is not None:
+                return intake.error
+            if events and isinstance(events[-1], CallEnded):
+                await self._commit(Finish(self._at()))
+                return None
+            # That a call was accepted shows nothing to anybody: it rides with the first words.
+            if any(not isinstance(command, BeginCall) for command in self._waiting):
+                await self._commit()
+
+    async def give_up(self, code: str, message: str, *then: Command) -> None:
+        """Record what was said last, and that and why this try is over."""
+        ended = [EndCallFailed(code, message)] if self._begun else []
+        await self._commit(*ended, *then)
+
+    async def end_with_calls(self) -> None:
+        """The model wants something else now, but whole function calls stand: the turn ends with them."""
+        await self._commit(CloseItem(), RecordOutput((CallEnded("tool_calls", Usage()),)), Finish(self._at()))
+
+    def _add(self, events: Sequence[ModelEvent]) -> None:
+        said: list[ModelEvent] = []
+        for event in events:
+            if isinstance(event, CallStarted):
+                self._begun = True
+                self._waiting.append(
+                    BeginCall(
+                        self.plan.resume, self._upstream, event.upstream_request_id, event.request_digest
+                    )
+                )
+            else:
+                said.append(event)
+        run: list[ModelEvent] = []
+        for fitted in self.plan.seam.fit(said):
+            if isinstance(fitted, CloseItem):
+                self._flush(run)
+                self._waiting.append(fitted)
+                run = []
+            else:
+                run.append(fitted)
+        self._flush(run)
+
+    def _flush(self, run: Sequence[ModelEvent]) -> None:
+        if run:
+            self.has_spoken = True
+            self._waiting.append(RecordOutput(tuple(run)))
+
+    async def _commit(self, *then: Command) -> None:
+        commands, self._waiting = [*self._waiting, *then], []
+        if commands:
+            await self._journal.record(*commands)
