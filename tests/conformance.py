@@ -32,7 +32,7 @@ def _openai() -> dict[str, type[BaseModel]]:
 def _open_responses() -> dict[str, type[BaseModel]]:
     found: dict[str, type[BaseModel]] = {}
     for name, cls in inspect.getmembers(r, inspect.isclass):
-        if name.endswith("StreamingEvent"):
+        if name.endswith("StreamingEvent") and issubclass(cls, BaseModel):
             kind = cls.model_fields["type"].annotation
             assert issubclass(kind, enum.Enum)
             found |= {member.value: cls for member in kind}

@@ -1,7 +1,7 @@
 """What a response continues: the items behind `previous_response_id`, and the rules that they obey.
 
-When a response ends, its items are kept in a document beside its stream.  A chain of any length is then read by
-one `LogReader.lineage(parent, "items")`: items only, never deltas.  Instructions are not inherited.
+When a response ends, its items are kept in a document beside its stream.  A chain of any length is then read
+by one `LogReader.lineage(parent, "items")`: items only, never deltas.  Instructions are not inherited.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WHOLE_OR_NOT_AT_ALL: Final = ("function_call", "reasoning")
 
 def documents(state: ResponseState) -> dict[str, bytes]:
     """What is kept beside the stream of a response that is over, by kind."""
-    assert state.is_over and state.created is not None
+    assert state.is_over, "what still runs may change"
     kept = {SNAPSHOT: dumps(response_object(state))}
     if state.request.store:  # The others cannot be continued.
         kept[ITEMS] = dumps({"input": input_items(state), "output": state.context_items})

@@ -57,8 +57,8 @@ async def fold_stream(
 ) -> tuple[ResponseState, int]:
     """The state of a response and its version, going on from those given.
 
-    An unknown stream gives `(INITIAL, NO_STREAM)`; an erased one a state that says so.  Raises `UnknownEvent`,
-    `StoreUnavailable`.
+    An unknown stream gives `(INITIAL, NO_STREAM)`; an erased one a state that says so.  Raises `UnknownEvent`
+    and `StoreUnavailable`.
     """
     async for record in reader.read(stream, after=version):
         state = fold(decode(record), state)
