@@ -1,0 +1,125 @@
+"""The ASGI application: guard, routes, and the one place where exceptions become answers.
+
+Plain ASGI on purpose: a request costs a dictionary look-up here, where a framework's routing, validation and
+middleware cost more than all the rest that is done for a short answer (docs/api.md, costs).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from eventstore.ports import LiveBus, LogReader
+from runtime.catalog import Catalog
+from serve_app import openapi
+from serve_app.call import Call, ClientLeft
+from serve_app.errors import UNEXPECTED, problem_of
+from serve_app.guard import Guard
+from serve_app.health import Health
+from serve_app.limits import Limits
+from serve_app.models_route import ModelRoutes
+from serve_app.response_reader import ResponseReader
+from serve_app.router import Router
+from serve_app.routes import ResponseRoutes
+from serve_app.runtime_port import Runtime
+
+log = logging.getLogger(__name__)
+
+PROJECT: Final = "default"
+"""Whose everything is as long as no keys are configured."""
+
+
+class Api:
+    """The Responses API over a runtime, its log and its bus."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        reader: LogReader,
+        bus: LiveBus,
+        catalog: Catalog,
+        *,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+        names: tuple[str, ...] = (),
+        names_requests: bool = True,
+        code: str = "",
+        now: Callable[[], float] = time.time,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """`names` are further host names of this machine; `code` is the version of Rayspond.
+
+        `names_requests` is off behind servers that put `x-request-id` on requests and answers themselves.
+        """
+        self._guard = Guard(names)
+        self._names_requests = names_requests
+        self._random_bytes = random_bytes
+        self._models = ModelRoutes(catalog)
+        self._responses = ResponseRoutes(
+            runtime,
+            ResponseReader(reader, PROJECT),
+            reader,
+            bus,
+            catalog,
+            limits,
+            now,
+            random_bytes,
+            project=PROJECT,
+            code=code,
+        )
+        endpoints = [
+            *self._responses.endpoints(),
+            *self._models.endpoints(),
+            *Health(runtime, reader).endpoints(),
+        ]
+        self.router = Router([*endpoints, *openapi.endpoints(endpoints)])
+
+    def use(self, catalog: Catalog) -> None:
+        """Take another catalog for requests from now on."""
+        self._models.catalog = self._responses.catalog = catalog
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, as ASGI has it."""
+        if scope["type"] == "http":
+            await self._serve(Call(scope, receive, send))
+        elif scope["type"] == "lifespan":
+            await _live(receive, send)
+        else:
+            await receive()
+            reason = "WebSocket mode is not served yet"
+            reason = "WebSocket mode is not served yet"
+            await send({"type": "websocket.close", "code": 1008, "reason": reason})
+
+    async def _serve(self, call: Call) -> None:
+        scope = call.scope
+        request_id = call.header(b"x-request-id")
+        if self._names_requests:
+            if request_id is None or not 0 < len(request_id) <= 128 or not request_id.isprintable():
+                request_id = f"req_{self._random_bytes(16).hex()}"
+            call.headers = ((b"x-request-id", request_id.encode("latin-1")),)
+        try:
+            self._guard.check(scope)
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            handler, call.params = self.router.find(scope["method"], path)
+            await handler(call)
+        except ClientLeft:
+            log.debug("request %s: the client left", request_id)
+        except Exception as error:  # Whatever it is, the client gets an answer.
+            problem = problem_of(error)
+            if problem is None:
+                log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+                problem = UNEXPECTED
+            await call.answer_problem(problem)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Nothing is started or stopped here: whoever built the parts closes them."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,141 @@
+"""One HTTP request and its answer, as the ASGI server hands them over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from serve_app.errors import Problem, bad_request
+
+JSON_TYPE: Final = b"application/json"
+_TRUE: Final = ("true", "1")
+_FALSE: Final = ("false", "0", "")
+NUMBER_MAX: Final = 2**63 - 1
+
+
+class ClientLeft(Exception):
+    """The client closed its connection; nobody waits for an answer."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that was routed.  Answer it once."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Of every answer, such as its request id."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """What the path names."""
+    _queries: dict[str, list[str]] | None = None
+
+    def header(self, name: bytes) -> str | None:
+        """The first header of that (lower-case) name."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return str(value, "latin-1")
+        return None
+
+    # -- Query ---------------------------------------------------------------------------------------------
+
+    def query(self, name: str) -> str | None:
+        """The last query parameter of that name."""
+        if self._queries is None:
+            self._queries = {}
+            text = str(self.scope.get("query_string", b""), "latin-1")
+            try:
+                pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=100)
+            except ValueError:
+                raise bad_request("The query has more than 100 parameters.") from None
+            for key, value in pairs:
+                self._queries.setdefault(key, []).append(value)
+        found = self._queries.get(name)
+        return found[-1] if found else None
+
+    def flag(self, name: str) -> bool:
+        """A query parameter that is true or false.  Raises `ApiError` (400)."""
+        value = self.query(name)
+        if value is None or value.lower() in _FALSE:
+            return False
+        if value.lower() in _TRUE:
+            return True
+        raise bad_request(f"{name} must be true or false.", name, "invalid_value")
+
+    def number(self, name: str, default: int, least: int, most: int = NUMBER_MAX) -> int:
+        """A query parameter that is a whole number within bounds.  Raises `ApiError` (400)."""
+        value = self.query(name)
+        if value is None:
+            return default
+        whole = value.isascii() and value.isdigit() and len(value) <= 19
+        if not whole or not least <= int(value) <= most:
+            upto = "up" if most == NUMBER_MAX else f"to {most}"
+            raise bad_request(f"{name} must be a whole number from {least} {upto}.", name, "invalid_value")
+        return int(value)
+
+    def choice(self, name: str, default: str, *allowed: str) -> str:
+        """A query parameter that is one of few words.  Raises `ApiError` (400)."""
+        value = self.query(name)
+        if value is None:
+            return default
+        if value not in allowed:
+            raise bad_request(f"{name} must be {' or '.join(allowed)}.", name, "invalid_value")
+        return value
+
+    # -- Answers -------------------------------------------------------------------------------------------
+
+    async def answer(self, body: bytes, status: int = 200, *more: tuple[bytes, bytes]) -> None:
+        """A whole answer; JSON unless `more` names a content type."""
+        headers = [(b"content-length", b"%d" % len(body)), *self.headers, *more]
+        if not any(name == b"content-type" for name, _ in more):
+            headers.append((b"content-type", JSON_TYPE))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def answer_json(self, value: Any, status: int = 200) -> None:
+        """A whole answer from plain values."""
+        await self.answer(orjson.dumps(value), status)
+
+    async def answer_problem(self, problem: Problem) -> None:
+        """An error."""
+        more = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+        await self.answer(problem.body(), problem.status, *more)
+
+    async def begin(self, *more: tuple[bytes, bytes]) -> None:
+        """Begin an answer whose body comes in pieces."""
+        headers = [*self.headers, *more]
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def write(self, piece: bytes, *, last: bool = False) -> None:
+        """A piece of the body, in one write."""
+        await self.send({"type": "http.response.body", "body": piece, "more_body": not last})
+
+
+class Departure:
+    """Notices that the client left, once its body was read.  Costs nothing until it is first asked."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+
+    def noticed(self) -> bool:
+        """Whether the client is known to have left."""
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._until_gone(), name="departure")
+        return self._watch.done()
+
+    async def aclose(self) -> None:
+        """Stop watching."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass

@@ -1,0 +1,57 @@
+"""Whether it lives, and whether it can serve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from eventstore.errors import EventStoreError
+from eventstore.ports import LogReader
+from serve_app.call import Call
+from serve_app.router import Endpoint
+from serve_app.runtime_port import Runtime
+
+PATIENCE: Final = 2.0
+"""Seconds each part may take to say that it is ready."""
+
+
+class Health:
+    """`/healthz` and `/readyz`."""
+
+    def __init__(self, runtime: Runtime, reader: LogReader) -> None:
+        self._runtime = runtime
+        self._reader = reader
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """The rows of the table."""
+        return (
+            Endpoint("GET", "/healthz", self.healthz, "Whether this process answers"),
+            Endpoint("GET", "/readyz", self.readyz, "Whether responses can be created"),
+        )
+
+    async def healthz(self, call: Call) -> None:
+        """It answers, so it lives."""
+        await call.answer_json({"status": "ok"})
+
+    async def readyz(self, call: Call) -> None:
+        """200, or 503 with what is wrong in words."""
+        problems = await self._problems()
+        status = "unready" if problems else "ready"
+        await call.answer_json({"status": status, "problems": problems}, 503 if problems else 200)
+
+    async def _problems(self) -> list[str]:
+        problems: list[str] = []
+        try:
+            async with asyncio.timeout(PATIENCE):
+                problems += await self._runtime.ready()
+        except TimeoutError:
+            problems.append("the runtime does not answer")
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._reader.incarnation()
+        except TimeoutError:
+            problems.append("the log does not answer")
+        except EventStoreError as error:
+            problems.append(str(error))
+        return problems

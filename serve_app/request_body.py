@@ -1,0 +1,242 @@
+"""The body of `POST /v1/responses`: what the API page promises, checked once, in one normal form afterwards.
+
+Lenient where real clients are: null is "not given" everywhere, unknown fields are ignored, hints that change
+no answer are accepted.  A field whose meaning this server does not have yet is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from runtime.catalog import Catalog, Resolved
+from runtime.response.request import ResponseRequest
+from serve_app.errors import ApiError, bad_request, invalid, not_supported
+from serve_app.input_items import input_items
+from serve_app.limits import Limits
+from serve_app.tool_params import function_tools, tool_choice
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True, frozen=True)
+
+
+class Reasoning(_Body):
+    """How much the model thinks, and whether it tells."""
+
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    """The older name of `summary`."""
+
+
+class TextFormat(_Body):
+    """Plain words."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(_Body):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(_Body):
+    """JSON that fits a schema."""
+
+    type: Literal["json_schema"]
+    name: Name
+    schema_: dict[str, Any] = Field(alias="schema")
+    description: str | None = None
+    strict: bool | None = None
+
+
+class Text(_Body):
+    """The form of the answer's text."""
+
+    format: (
+        Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] | None
+    ) = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class StreamOptions(_Body):
+    """Options of a streamed answer."""
+
+    include_obfuscation: bool | None = None
+    """Accepted; deltas carry no obfuscation yet."""
+
+
+class CreateBody(_Body):
+    """Create one response."""
+
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    input: str | list[Any] | None = ""
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    background: bool | None = False
+    store: bool | None = True
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    include: list[str] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+    metadata: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = True
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    text: Text | None = None
+    reasoning: Reasoning | None = None
+    reasoning_effort: Effort | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    truncation: Literal["disabled", "auto"] | None = None
+    service_tier: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    user: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    safety_identifier: Annotated[str, Field(max_length=128)] | None = None
+    prompt_cache_key: str | None = None
+
+
+NOT_YET: Final[Mapping[str, str]] = {
+    "conversation": "Use previous_response_id to continue a response.",
+    "prompt": "Send the prompt's text as instructions and input.",
+    "context_management": "Use truncation, or send a shorter input.",
+    "moderation": "Moderate the input and the output yourself.",
+}
+"""Fields of the Responses API that mean nothing here yet, each with what to do instead."""
+
+
+class Asked(NamedTuple):
+    """A request that can be served, as far as it can be told without the log."""
+
+    request: ResponseRequest
+    agent: Resolved
+    stream: bool
+
+
+def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_size: int) -> Asked:
+    """The request in its normal form, with the model or agent that it names.
+
+    Raises `UnknownModel` and `ApiError`: 422 for types and bounds, 413 for an item that is too long, 400 for
+    what makes no sense or is not served.
+    """
+    try:
+        given = CreateBody.model_validate(body)
+    except ValidationError as error:
+        raise _told(error) from None
+    for name, remedy in NOT_YET.items():
+        if body.get(name) is not None:
+            if name == "conversation" and given.previous_response_id is not None:
+                message = "previous_response_id and conversation exclude each other. Send one of them."
+                raise bad_request(message, "conversation", "mutually_exclusive_parameters")
+            raise not_supported(f"'{name}'", name, remedy)
+    agent = catalog.resolve(given.model)
+    tools = function_tools(given.tools or ())
+    return Asked(
+        ResponseRequest(
+            model=given.model,
+            input=_input(given, limits, body_size),
+            instructions=given.instructions,
+            previous_response_id=given.previous_response_id,
+            background=bool(given.background),
+            store=given.store is not False,
+            include=tuple(given.include or ()),
+            max_output_tokens=_max_output_tokens(given.max_output_tokens, limits.max_output_tokens),
+            max_tool_calls=given.max_tool_calls,
+            metadata=_metadata(given.metadata or {}, limits.metadata),
+            parallel_tool_calls=given.parallel_tool_calls is not False,
+            tools=tools,
+            tool_choice=tool_choice(given.tool_choice, (*tools, *agent.tools)),
+            text=_text(given.text),
+            reasoning=_reasoning(given),
+            temperature=given.temperature,
+            top_p=given.top_p,
+            presence_penalty=given.presence_penalty,
+            frequency_penalty=given.frequency_penalty,
+            top_logprobs=given.top_logprobs,
+            truncation=given.truncation or "disabled",
+            service_tier=given.service_tier,
+            user=given.user,
+            safety_identifier=given.safety_identifier,
+            prompt_cache_key=given.prompt_cache_key,
+        ),
+        agent,
+        bool(given.stream),
+    )
+
+
+def _told(error: ValidationError) -> ApiError:
+    """422, without what was sent: a wrong field may hold a secret."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return invalid([(one["loc"], one["msg"], one["type"]) for one in found])
+
+
+def _input(given: CreateBody, limits: Limits, body_size: int) -> tuple[Mapping[str, Any], ...]:
+    if isinstance(given.input, list):
+        return input_items(given.input, limits, body_size)
+    if not given.input and given.previous_response_id is not None:
+        return ()  # The conversation goes on from where it stands.
+    if body_size > limits.item:
+        return input_items([{"role": "user", "content": given.input}], limits, body_size)
+    return (
+        {
+            "type": "message",
+            "role": "user",
+            "status": "completed",
+            "content": [{"type": "input_text", "text": given.input or ""}],
+        },
+    )
+
+
+def _max_output_tokens(tokens: int | None, ceiling: int) -> int | None:
+    if tokens is not None and tokens > ceiling:
+        message = f"Input should be less than or equal to {ceiling}"
+        raise invalid([(("max_output_tokens",), message, "less_than_equal")])
+    return tokens
+
+
+def _metadata(metadata: dict[str, Any], limit: int) -> dict[str, Any]:
+    if metadata and len(orjson.dumps(metadata)) > limit:
+        raise invalid([(("metadata",), f"Input should take at most {limit:,} bytes as JSON", "too_large")])
+    return metadata
+
+
+def _text(text: Text | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {"format": {"type": "text"}}
+    if text is None:
+        return shown
+    if isinstance(text.format, JsonSchemaFormat):
+        shown["format"] = {
+            "type": "json_schema",
+            "name": text.format.name,
+            "description": text.format.description,
+            "schema": text.format.schema_,
+            "strict": bool(text.format.strict),
+        }
+    elif text.format is not None:
+        shown["format"] = {"type": text.format.type}
+    if text.verbosity is not None:
+        shown["verbosity"] = text.verbosity
+    return shown
+
+
+def _reasoning(given: CreateBody) -> dict[str, Any] | None:
+    named = given.reasoning or Reasoning()
+    if given.reasoning_effort and named.effort and given.reasoning_effort != named.effort:
+        message = "Value error, contradicts reasoning.effort; send only one of them"
+        raise invalid([(("reasoning_effort",), message, "value_error")])
+    effort = named.effort or given.reasoning_effort
+    summary = named.summary or named.generate_summary
+    if effort is None and summary is None:
+        return None
+    return {"effort": effort, "summary": summary}

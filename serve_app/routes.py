@@ -1,0 +1,214 @@
+"""The endpoints under `/v1/responses`: parse, command, follow.  No rules here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import Final, Literal
+
+from eventstore.errors import StoreUnavailable
+from eventstore.follow import follow
+from eventstore.ports import LiveBus, LogReader
+from runtime.catalog import Catalog
+from runtime.response.commands import Create
+from runtime.response.items import new_response_id
+from runtime.response.replay import ResponseReplay
+from serve_app.call import Call, Departure
+from serve_app.errors import UNAVAILABLE, ApiError, Problem, bad_request, not_supported
+from serve_app.json_body import parse_object, read_body
+from serve_app.limits import Limits
+from serve_app.request_body import Asked, read_create
+from serve_app.response_reader import SHOWN, ResponseReader
+from serve_app.router import Endpoint
+from serve_app.runtime_port import Runtime
+from serve_app.sse import Batches, last_frame, send_events, snapshot_of
+
+DIALECTS: Final[dict[str, Literal["openai", "open_responses"]]] = {
+    "openai": "openai",
+    "open-responses": "open_responses",
+}
+NOBODY: Final = "anonymous"
+"""Who asks as long as no keys are configured."""
+PAGE_DEFAULT: Final = 20
+PAGE_MAX: Final = 100
+
+
+class ResponseRoutes:
+    """Handlers; each answers its call once or raises."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        responses: ResponseReader,
+        reader: LogReader,
+        bus: LiveBus,
+        catalog: Catalog,
+        limits: Limits,
+        now: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
+        *,
+        project: str,
+        code: str,
+    ) -> None:
+        self.catalog = catalog
+        self._runtime = runtime
+        self._responses = responses
+        self._reader = reader
+        self._bus = bus
+        self._limits = limits
+        self._now = now
+        self._random_bytes = random_bytes
+        self._project = project
+        self._code = code
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """The rows of the table."""
+        one = "/v1/responses/{response_id}"
+        return (
+            Endpoint("POST", "/v1/responses", self.create, "Create a response"),
+            Endpoint("GET", "/v1/responses", self.index, "List responses, the newest first"),
+            Endpoint("GET", one, self.show, "Show a response, or stream its events again"),
+            Endpoint("DELETE", one, self.delete, "Erase a response; cancels it first where it runs"),
+            Endpoint("POST", one + "/cancel", self.cancel, "End a response"),
+            Endpoint("GET", one + "/input_items", self.input_items, "List what a response was asked"),
+        )
+
+    # -- Creating ------------------------------------------------------------------------------------------
+
+    async def create(self, call: Call) -> None:
+        """Make a response and show it: whole when it is over, as events, or, in the background, at once."""
+        if call.header(b"idempotency-key") is not None:
+            remedy = "Send the request without it."
+            raise not_supported("The header Idempotency-Key", "Idempotency-Key", remedy)
+        body = await read_body(call, self._limits.body, self._limits.body_seconds)
+        asked = read_create(parse_object(body), self.catalog, self._limits, len(body))
+        command = self._command(call, asked)
+        if asked.request.background and not asked.stream:
+            await self._runtime.create(command)
+            await call.answer(await self._responses.body(command.id))
+            return
+        # Subscribed before anything is committed: the first frames are heard, and the log need not be read.
+        async with self._bus.subscribe(command.id) as live:
+            await self._runtime.create(command)
+            replay = ResponseReplay(self._reader, command.id)
+            async with aclosing(follow(replay, live, fresh=True)) as batches:
+                if asked.stream:
+                    await self._send_events(call, batches)
+                else:
+                    await self._send_end(call, batches, command.id)
+
+    def _command(self, call: Call, asked: Asked) -> Create:
+        dialect = call.header(b"x-rayspond-dialect")
+        if dialect is not None and dialect.lower() not in DIALECTS:
+            message = f"X-Rayspond-Dialect must be {' or '.join(DIALECTS)}."
+            raise bad_request(message, "X-Rayspond-Dialect", "invalid_value")
+        return Create(
+            id=new_response_id(self._random_bytes(16)),
+            project=self._project,
+            key_id=None,
+            at=int(self._now()),
+            request=asked.request,
+            agent=asked.agent.public(),
+            queued=asked.request.background,
+            dialect=DIALECTS[dialect.lower()] if dialect is not None else "openai",
+            code=self._code,
+        )
+
+    async def _send_events(self, call: Call, batches: Batches) -> None:
+        async with aclosing(Departure(call.receive)) as departure:
+            await send_events(call, batches, departure, self._limits.keep_alive)
+
+    async def _send_end(self, call: Call, batches: Batches, response_id: str) -> None:
+        async with aclosing(Departure(call.receive)) as departure:
+            try:
+                frame = await last_frame(batches, departure)
+            except StoreUnavailable:
+                raise _goes_on(response_id) from None
+        await call.answer(snapshot_of(frame) if frame else await self._responses.body(response_id))
+
+    # -- Reading -------------------------------------------------------------------------------------------
+
+    async def show(self, call: Call) -> None:
+        """A response as it stands, or its events after a number."""
+        after = call.number("starting_after", -1, 0)
+        stream = call.flag("stream")
+        call.flag("include_obfuscation")
+        response_id = (await self._responses.find(call.params["response_id"])).stream
+        if not stream:
+            await call.answer(await self._responses.body(response_id))
+            return
+        async with self._bus.subscribe(response_id) as live:
+            replay = ResponseReplay(self._reader, response_id)
+            async with aclosing(follow(replay, live, after)) as batches:
+                await self._send_events(call, batches)
+
+    async def index(self, call: Call) -> None:
+        """A page of responses."""
+        limit, newest_first = self._page_of(call)
+        status = call.choice("status", "", *SHOWN)
+        after = call.query("after")
+        behind = (await self._responses.find(after)).created if after is not None else None
+        heads = await self._responses.page(
+            statuses=[status] if status else [], after=behind, newest_first=newest_first, limit=limit + 1
+        )
+        ids = [head.stream for head in heads]
+        bodies = [await self._responses.body(response_id) for response_id in ids[:limit]]
+        await call.answer(_list(ids[:limit], bodies, has_more=len(ids) > limit))
+
+    async def input_items(self, call: Call) -> None:
+        """A page of a response's input."""
+        limit, newest_first = self._page_of(call)
+        found = await self._responses.find(call.params["response_id"])
+        items = await self._responses.input_items(found.stream)
+        if newest_first:
+            items.reverse()
+        after = call.query("after")
+        if after is not None:
+            ids = [item["id"] for item in items]
+            if after not in ids:
+                raise bad_request("after names no item of this input.", "after", "invalid_value")
+            items = items[ids.index(after) + 1 :]
+        page = items[:limit]
+        await call.answer_json(
+            {
+                "object": "list",
+                "data": page,
+                "first_id": page[0]["id"] if page else None,
+                "last_id": page[-1]["id"] if page else None,
+                "has_more": len(items) > limit,
+            }
+        )
+
+    def _page_of(self, call: Call) -> tuple[int, bool]:
+        limit = call.number("limit", PAGE_DEFAULT, 1, PAGE_MAX)
+        return limit, call.choice("order", "desc", "asc", "desc") == "desc"
+
+    # -- Ending --------------------------------------------------------------------------------------------
+
+    async def cancel(self, call: Call) -> None:
+        """End a response; one that is over stays as it is."""
+        response_id = (await self._responses.find(call.params["response_id"])).stream
+        await self._runtime.cancel(response_id, NOBODY)
+        await call.answer(await self._responses.body(response_id))
+
+    async def delete(self, call: Call) -> None:
+        """Erase a response."""
+        response_id = (await self._responses.find(call.params["response_id"])).stream
+        await self._runtime.delete(response_id, NOBODY)
+        await call.answer_json({"id": response_id, "object": "response.deleted", "deleted": True})
+
+
+def _list(ids: Sequence[str], bodies: Sequence[bytes], *, has_more: bool) -> bytes:
+    """A list object from bodies that are JSON already."""
+    first, last = (f'"{ids[0]}"', f'"{ids[-1]}"') if ids else ("null", "null")
+    more = "true" if has_more else "false"
+    end = f'],"first_id":{first},"last_id":{last},"has_more":{more}}}'
+    return b'{"object":"list","data":[' + b",".join(bodies) + end.encode()
+
+
+def _goes_on(response_id: str) -> ApiError:
+    """The log went away while a client waited.  Asking anew would make a second response."""
+    message = f"The log cannot be reached now. The response {response_id} goes on: get it later by its id."
+    return ApiError(
+        Problem(503, message, UNAVAILABLE, "store_unavailable", headers={"x-should-retry": "false"})
+    )

@@ -1,0 +1,41 @@
+"""What the HTTP layer needs from whatever runs responses.
+
+`actors.client` implements it on Ray; tests implement it in one process.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from runtime.response.commands import Create
+
+
+class Runtime(Protocol):
+    """Commands go in here; what comes of them is read from the log, with the bus as a hint.
+
+    Every command may raise `actors.orders.Overloaded`, `actors.orders.RuntimeUnavailable` or
+    `eventstore.errors.StoreUnavailable`.
+    """
+
+    async def create(self, command: Create) -> None:
+        """Make the response.  Returns once its creation is committed.
+
+        Raises the errors of `runtime.response.errors` where the request cannot be served; nothing was
+        written then.
+        """
+        ...
+
+    async def cancel(self, response_id: str, by: str) -> None:
+        """End the response.  Returns once its last event is committed; a no-op on one that is over.
+
+        Raises `actors.orders.UnknownResponse`.
+        """
+        ...
+
+    async def delete(self, response_id: str, by: str) -> None:
+        """Cancel the response if it runs, then erase it.  Raises `actors.orders.UnknownResponse`."""
+        ...
+
+    async def ready(self) -> list[str]:
+        """What keeps it from serving, in words for people; empty when nothing does."""
+        ...

@@ -1,0 +1,75 @@
+"""Batches of frames, as `follow` hands them over, onto an SSE connection or into one JSON body.
+
+A frame leaves in one write with others of its batch, never in two: some clients forget what they read of a
+frame when its end comes later.  Keep-alives are comments; `id:` and `retry:` are never sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from eventstore.errors import EventStoreError
+from eventstore.events import Batch
+from runtime.response.wire import DONE_FRAME, data_of
+from serve_app.call import Call, ClientLeft, Departure
+
+log = logging.getLogger(__name__)
+
+Batches = AsyncGenerator[Batch | None, None]
+
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+HEADERS: Final = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # Proxies of the nginx kind would collect frames.
+)
+
+
+async def send_events(call: Call, batches: Batches, departure: Departure, keep_alive: float) -> None:
+    """Every frame as it comes, then `[DONE]`.
+
+    Returns early, without a terminal event, where the log was away for too long: the connection is cut then,
+    and the client may resume.  Raises `ClientLeft`.
+    """
+    await call.begin(*HEADERS)
+    written = time.monotonic()
+    try:
+        async for batch in batches:
+            if batch is None:
+                if departure.noticed():
+                    raise ClientLeft
+                if time.monotonic() - written < keep_alive:
+                    continue
+                await call.write(KEEP_ALIVE)
+            elif batch.last:
+                await call.write(b"".join((*(batch.frames or ()), DONE_FRAME)), last=True)
+                return
+            else:
+                await call.write(b"".join(batch.frames or ()))
+                if departure.noticed():
+                    raise ClientLeft
+            written = time.monotonic()
+    except EventStoreError as error:
+        log.warning("a stream was cut: %s", error)
+
+
+async def last_frame(batches: Batches, departure: Departure) -> bytes | None:
+    """The frame of the terminal event, once it is there.
+
+    None where the last batch showed nothing.  Raises `ClientLeft` and the log's errors.
+    """
+    async for batch in batches:
+        if batch is not None and batch.last:
+            return batch.frames[-1] if batch.frames else None
+        if departure.noticed():
+            raise ClientLeft
+    return None
+
+
+def snapshot_of(frame: bytes) -> bytes:
+    """The response object inside a lifecycle event's frame, byte for byte as it was shown."""
+    data = data_of(frame)
+    return data[data.index(b',"response":') + len(b',"response":') : -1]
