@@ -144,23 +144,25 @@ class Relay:
                 self._behind = not self._held or self._hole_is_old()
             else:
                 self._hold(heard)
-        if self._capture_from is None:
-            self._problem = None
         await self._save_if_due()
 
     def _hold(self, batch: Batch) -> None:
         if batch.position <= self._position:
             return
         self._newest = max(self._newest, batch.position)
+        if batch.position in self._held or self._keep(batch):
+            self._look_for_a_hole()
+        else:
+            self._behind = True
+
+    def _keep(self, batch: Batch) -> bool:
+        """Hold a batch; False where it has no bytes or does not fit: then the log is read for it."""
         size = _size(batch)
         if batch.frames is None or len(self._held) >= HELD_MAX or self._held_bytes + size > HELD_BYTES:
-            # Its bytes are in the log, and what does not fit is there as well.
-            self._behind = True
-            return
-        if batch.position not in self._held:
-            self._held[batch.position] = batch
-            self._held_bytes += size
-        self._look_for_a_hole()
+            return False
+        self._held[batch.position] = batch
+        self._held_bytes += size
+        return True
 
     def _release(self, position: int) -> None:
         batch = self._held.pop(position, None)
@@ -196,9 +198,12 @@ class Relay:
         if records:
             self._newest = max(self._newest, records[-1].position)
         for record in records:
-            batch = self._held.get(record.position) or await self._render(record)
+            batch = self._held.get(record.position)
+            if batch is None and (batch := await self._render(record)) is not None:
+                self._keep(batch)  # Should publishing fail, it need not be rendered again.
             await self._add(record.position, batch)
         await self._send()
+        self._unhindered()
         # A hole that the log cannot fill yet is looked at less and less often.
         if not records:
             self._hole_patience = min(2 * self._hole_patience, SILENCE_SECONDS)
@@ -234,6 +239,7 @@ class Relay:
         self._hole_patience, self._missing_since = HOLE_SECONDS, None
         self._look_for_a_hole()
         self._forget_window()
+        self._unhindered()
 
     def _forget_window(self) -> None:
         """Begin a new window: the last one was sent, or an error interrupted it and it is made again."""
@@ -295,6 +301,10 @@ class Relay:
                 await self._save_if_due()
             except StoreUnavailable:
                 logger.warning("the relay's cursor was not saved; it will repeat up to a second of events")
+
+    def _unhindered(self) -> None:
+        if self._capture_from is None:
+            self._problem = None
 
     def _hindered(self, error: Exception) -> None:
         problem = str(error) or type(error).__name__

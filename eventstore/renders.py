@@ -16,13 +16,14 @@ OPEN_MAX: Final = 256
 
 
 class _Open:
-    """A stream's replay, and up to which frame it was read.  None: the stream shows nothing, ever."""
+    """A stream's replay, and up to which frame and position it was read; None where it never shows any."""
 
-    __slots__ = ("replay", "seen")
+    __slots__ = ("position", "replay", "seen")
 
     def __init__(self, replay: Replay | None) -> None:
         self.replay = replay
         self.seen = -1
+        self.position = 0
 
 
 class Renders:
@@ -56,11 +57,13 @@ class Renders:
             raise
 
     async def _find(self, replay: Replay, opened: _Open, position: int) -> Batch | None:
+        if position <= opened.position:
+            opened.seen = -1  # Asked again for what was read: from the start.
         async with aclosing(replay.read(opened.seen)) as batches:
             async for batch in batches:
                 if batch.position > position:
                     return None  # It stays to be read: `seen` is not moved.
-                opened.seen = batch.end
+                opened.seen, opened.position = batch.end, batch.position
                 if batch.position == position:
                     return batch
         return None

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eventstore.memory import MemoryLiveBus
+from eventstore.nats_bus import NatsLiveBus
 from eventstore.ports import LiveBus
+from tests.integration.nats_server import NatsServer
 
 PATIENCE = 5.0
 """Seconds: far more than a bus on this machine takes to deliver, so that only a loss runs into it."""
@@ -29,4 +31,13 @@ async def memory(folder: Path) -> AsyncGenerator[LiveBuses]:
     await bus.aclose()
 
 
-BUSES: dict[str, Callable[[Path], AbstractAsyncContextManager[LiveBuses]]] = {"memory": memory}
+@asynccontextmanager
+async def nats(folder: Path) -> AsyncGenerator[LiveBuses]:
+    with NatsServer(folder) as server:
+        writer, reader = await NatsLiveBus.connect(server.url), await NatsLiveBus.connect(server.url)
+        yield LiveBuses(writer, reader)
+        await writer.aclose()
+        await reader.aclose()
+
+
+BUSES: dict[str, Callable[[Path], AbstractAsyncContextManager[LiveBuses]]] = {"memory": memory, "nats": nats}

@@ -1,0 +1,330 @@
+"""The relay, over a log and a bus in memory, in virtual time: whatever the bus does, nothing is skipped."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from eventstore.events import NO_STREAM, Append, Batch, NewEvent, NewStream, Record, Unit
+from eventstore.memory import MemoryEventStore
+from eventstore.nats_wire import safe_token
+from eventstore.ports import BusUnavailable, CaptureUnavailable, Subscription
+from eventstore.relay import Message, Relay
+from eventstore.renders import Renders
+from eventstore.subscription import BufferedSubscription
+from tests.virtual_time import run
+
+STREAMS = ("a", "b", "c")
+
+
+class Shown:
+    """A log whose every event shows one frame, and the batches that a perfect bus would carry."""
+
+    def __init__(self) -> None:
+        self.store = MemoryEventStore()
+        self.batches: list[Batch] = []
+        self.versions: dict[str, int] = {}
+        self.opened = 0
+
+    async def commit(self, stream: str, count: int = 1) -> Batch:
+        version = self.versions.get(stream, NO_STREAM)
+        new = NewStream("quiet" if stream == "quiet" else "shown", "p", "s") if version == NO_STREAM else None
+        events = [NewEvent("e", b"%s-%d" % (stream.encode(), version + 1 + n)) for n in range(count)]
+        (recorded,) = await self.store.append(Unit([Append(stream, version, 1, events, new=new)]))
+        self.versions[stream] = recorded.last_version
+        frames = tuple(event.data for event in events)
+        batch = Batch(stream, version + 1, count, frames, recorded.last_version, recorded.position, "p")
+        if stream != "quiet":
+            self.batches.append(batch)
+        return batch
+
+    async def open_replay(self, stream: str) -> StreamReplay | None:
+        self.opened += 1
+        return None if stream == "quiet" else StreamReplay(self.store, stream)
+
+    def expected(self) -> list[str]:
+        return [frame.decode() for batch in self.batches for frame in batch.frames or ()]
+
+
+class StreamReplay:
+    """`Replay` of a stream whose frames are its events."""
+
+    def __init__(self, store: MemoryEventStore, stream: str) -> None:
+        self.store, self.stream = store, stream
+
+    async def read(self, after: int) -> AsyncGenerator[Batch, None]:
+        async for record in self.store.read(self.stream, after):
+            yield batch_of(record)
+
+
+def batch_of(record: Record) -> Batch:
+    assert record.payload is not None
+    return Batch(
+        record.stream,
+        record.first_version,
+        record.count,
+        record.payload,
+        record.last_version,
+        record.position,
+        "p",
+    )
+
+
+class Tap:
+    """A bus that the test speaks through."""
+
+    def __init__(self) -> None:
+        self.held = BufferedSubscription(batches_max=64)
+
+    @asynccontextmanager
+    async def tap(self) -> AsyncGenerator[Subscription]:
+        yield self.held
+
+
+class Public:
+    """What subscribers got, and what the stream keeps: each id once."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.kept: dict[str, str] = {}
+        self.up = True
+        self.captures = True
+        self.largest = 0
+
+    async def publish(self, messages: Sequence[Message], *, capture: bool = True) -> None:
+        await asyncio.sleep(0.001)
+        if not self.up:
+            raise BusUnavailable("the test says so")
+        self.largest = max(self.largest, len(messages))
+        self.heard += [payload.decode() for _, payload, _ in messages]
+        if not capture:
+            return
+        if not self.captures:
+            raise CaptureUnavailable(0, "the test says so")
+        for _, payload, headers in messages:
+            self.kept.setdefault(headers["id"], payload.decode())
+
+
+def compose(batch: Batch, incarnation: str) -> Sequence[Message]:
+    safe_token(batch.channel)
+    return [
+        (f"x.{batch.channel}", frame, {"id": f"{incarnation}:{batch.channel}:{number}"})
+        for number, frame in enumerate(batch.frames or (), batch.first)
+    ]
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.log, self.bus, self.public = Shown(), Tap(), Public()
+        self.renders = Renders(self.log.open_replay, open_max=2)
+
+    def relay(self) -> Relay:
+        return Relay(self.log.store, self.bus, self.public, self.renders.batch, compose)
+
+    async def settled(self, relay: Relay, seconds: float = 60.0) -> None:
+        """Wait until everything is published; the clock is virtual, so this costs nothing."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while len(self.public.kept) < len(self.log.expected()) or relay.capture_lag:
+            assert asyncio.get_running_loop().time() < deadline, relay.problem
+            await asyncio.sleep(0.01)
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def play(main: Coroutine[Any, Any, None]) -> None:
+    run(main)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_hostile_bus_changes_nothing(seed: int) -> None:
+    """Lost, doubled, reordered and frameless batches, overflows: each frame once, in the order of the log."""
+
+    async def main() -> None:
+        chance = random.Random(seed)
+        scene = Scene()
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        late: list[Batch] = []
+        for _ in range(300):
+            batch = await scene.log.commit(chance.choice((*STREAMS, "quiet")), chance.randint(1, 3))
+            fate = chance.randrange(8) if batch.channel != "quiet" else 0
+            if fate == 1:
+                late.append(batch)
+            elif fate == 2:
+                scene.bus.held.offer(replace(batch, frames=None))
+            elif fate > 2:
+                for _ in range(2 if fate == 3 else 1):
+                    scene.bus.held.offer(batch)
+            if late and chance.random() < 0.2:
+                scene.bus.held.offer(late.pop(chance.randrange(len(late))))
+            if chance.random() < 0.3:
+                await asyncio.sleep(chance.choice((0, 0.005, 0.05, 1.5)))
+        await scene.settled(relay)
+        assert scene.public.heard == scene.log.expected()
+        assert list(scene.public.kept.values()) == scene.log.expected()
+        await asyncio.sleep(3)  # The last record may be one that shows nothing: only the log tells of it.
+        assert relay.healthy
+        await stop(task)
+        assert await scene.log.store.cursor("relay") == relay.position == 300
+
+    play(main())
+
+
+def test_what_comes_in_order_needs_no_log() -> None:
+    """While the bus works, nothing is rendered, and an event is out at once."""
+
+    async def main() -> None:
+        scene = Scene()
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        await asyncio.sleep(0.1)
+        for _ in range(50):
+            scene.bus.held.offer(await scene.log.commit("a"))
+            await asyncio.sleep(0.01)
+        assert scene.public.heard == scene.log.expected()
+        assert scene.log.opened == 0
+        await stop(task)
+
+    play(main())
+
+
+def test_a_hole_is_filled_from_the_log_within_50_ms() -> None:
+    async def main() -> None:
+        scene = Scene()
+        task = asyncio.create_task(scene.relay().run())
+        await asyncio.sleep(0.1)
+        await scene.log.commit("a")
+        scene.bus.held.offer(await scene.log.commit("b"))
+        await asyncio.sleep(0.05)
+        assert scene.public.heard == ["a-0", "b-0"]
+        await stop(task)
+
+    play(main())
+
+
+def test_a_killed_relay_goes_on_from_its_cursor() -> None:
+    """It repeats at most what followed the last save; ids show the repeats."""
+
+    async def main() -> None:
+        scene = Scene()
+        for turn in range(5):
+            relay = scene.relay()
+            task = asyncio.create_task(relay.run())
+            for _ in range(30):
+                await scene.log.commit("a")
+            await asyncio.sleep(0.002 if turn % 2 else 3)
+            await stop(task)
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        await scene.settled(relay)
+        assert list(scene.public.kept.values()) == scene.log.expected()
+        await stop(task)
+
+    play(main())
+
+
+def test_while_the_bus_is_away_it_waits_and_says_so() -> None:
+    async def main() -> None:
+        scene = Scene()
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        scene.public.up = False
+        for _ in range(2000):
+            scene.bus.held.offer(await scene.log.commit("a"))
+        await asyncio.sleep(30)
+        assert relay.problem == "the test says so"
+        assert relay.lag > 0
+        assert relay.position == 0
+        scene.public.up = True
+        await scene.settled(relay)
+        assert scene.public.heard == scene.log.expected()
+        assert scene.public.largest <= 512
+        assert relay.healthy
+        await stop(task)
+
+    play(main())
+
+
+def test_while_the_store_is_away_it_waits() -> None:
+    async def main() -> None:
+        scene = Scene()
+        scene.log.store.available = False
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        await asyncio.sleep(10)
+        assert not relay.healthy
+        scene.log.store.available = True
+        await scene.log.commit("a")
+        await scene.settled(relay)
+        await stop(task)
+
+    play(main())
+
+
+def test_a_stream_that_takes_nothing_does_not_stop_listeners() -> None:
+    """Listeners hear at once; the cursor stays, and the stream gets all of it, in order, once it is back."""
+
+    async def main() -> None:
+        scene = Scene()
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        scene.bus.held.offer(await scene.log.commit("a"))
+        await scene.settled(relay)
+        scene.public.captures = False
+        for _ in range(100):
+            scene.bus.held.offer(await scene.log.commit("b"))
+            await asyncio.sleep(0.1)
+        assert list(dict.fromkeys(scene.public.heard)) == scene.log.expected()
+        assert len(scene.public.kept) == 1
+        assert relay.problem == "the stream does not take events: the test says so"
+        assert relay.lag == 0
+        assert relay.capture_lag == 100
+        assert await scene.log.store.cursor("relay") == 1
+        scene.public.captures = True
+        await scene.settled(relay)
+        assert list(scene.public.kept.values()) == scene.log.expected()
+        assert relay.healthy
+        await stop(task)
+
+    play(main())
+
+
+def test_a_name_that_fits_no_subject_is_left_out() -> None:
+    """It cannot be published; it must not hold up the others."""
+
+    async def main() -> None:
+        scene = Scene()
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        await scene.log.commit("a")
+        await scene.log.commit("b.*")
+        await scene.log.commit("c")
+        await asyncio.sleep(3)
+        assert scene.public.heard == ["a-0", "c-0"]
+        assert relay.position == 3
+        await stop(task)
+
+    play(main())
+
+
+def test_a_record_may_be_rendered_again_and_in_any_order() -> None:
+    """Also after its stream's fold was dropped for others, and without the bytes once it is erased."""
+
+    async def main() -> None:
+        scene = Scene()
+        wanted = [await scene.log.commit(stream) for stream in ("a", "b", "a", "c", "a")]
+        records = await scene.log.store.read_all(0)
+        for index in (4, 4, 0, 3, 1, 2, 0):
+            assert await scene.renders.batch(records[index]) == wanted[index]
+        assert await scene.renders.batch(replace(records[0], payload=None)) is None
+
+    play(main())
