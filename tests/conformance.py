@@ -66,12 +66,14 @@ def strict(cls: type[BaseModel], value: Any) -> BaseModel:
 
 
 def for_openai(event: dict[str, Any]) -> dict[str, Any]:
-    """A closes the list of error codes; ours tell more (`upstream_timeout`, ...)."""
+    """A closes the list of error codes, where ours tell more; S lets metadata hold more than text."""
     response = event.get("response")
-    if response and response["error"]:
-        response = {**response, "error": {**response["error"], "code": "server_error"}}
-        return {**event, "response": response}
-    return event
+    if not response:
+        return event
+    response = {**response, "metadata": {key: str(value) for key, value in response["metadata"].items()}}
+    if response["error"]:
+        response["error"] = {**response["error"], "code": "server_error"}
+    return {**event, "response": response}
 
 
 def for_open_responses(event: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ SCENARIOS: Final[Mapping[str, Sequence[Command]]] = {
         ACTIVATE,
         begin(),
         say(*SAID),
-        say(TextDelta(", w\n\"ö\"\\rld \U0001f30d\x7f"), TextDelta("!"), ItemClosed()),
+        say(TextDelta(', w\n"ö"\\rld \U0001f30d\x7f'), TextDelta("!"), ItemClosed()),
         say(CallEnded("stop", USAGE)),
         FINISH,
     ],

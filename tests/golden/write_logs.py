@@ -1,6 +1,6 @@
 """Write the golden logs of the current release: `python -m tests.golden.write_logs`.
 
-Refuses to touch what exists: recorded bytes hold for ever.  `--overwrite` is for a release that is not out yet.
+Refuses to touch what exists: recorded bytes hold for ever.  `--overwrite` is for a release that is not out.
 """
 
 from __future__ import annotations

@@ -1,0 +1,168 @@
+"""The decider under any order of commands and of model output, Hypothesis choosing."""
+
+from __future__ import annotations
+
+import orjson
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from runtime.model import (
+    ArgumentsDelta,
+    CallEnded,
+    ItemClosed,
+    ItemOpened,
+    ModelEvent,
+    ReasoningDelta,
+    RefusalDelta,
+    SummaryDelta,
+    TextDelta,
+    Usage,
+)
+from runtime.response import commands as c
+from runtime.response import events as e
+from runtime.response.aggregate import ENDINGS
+from runtime.response.codec import decode
+from runtime.response.errors import IllegalCommand
+from runtime.response.projection import project
+from runtime.response.request import ResponseRequest
+from runtime.response.state import INITIAL, evolve, fold
+from tests.conformance import check_event
+from tests.running import ACTIVATE, FINISH, Running, begin, create
+
+TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+counts = st.integers(0, 99)
+model_events: st.SearchStrategy[ModelEvent] = st.one_of(
+    st.builds(ItemOpened, st.sampled_from(["message", "function_call", "reasoning"]), texts, texts),
+    st.builds(TextDelta, texts),
+    st.builds(RefusalDelta, texts),
+    st.builds(ArgumentsDelta, texts),
+    st.builds(ReasoningDelta, texts),
+    st.builds(SummaryDelta, texts, st.integers(0, 2)),
+    st.builds(ItemClosed, st.none() | texts),
+    st.builds(
+        CallEnded,
+        st.sampled_from(["stop", "length", "tool_calls", "content_filter"]),
+        st.builds(Usage, counts, counts, counts, counts),
+    ),
+)
+HOMES = {
+    "message": st.lists(st.builds(TextDelta, texts) | st.builds(RefusalDelta, texts), max_size=4),
+    "function_call": st.lists(st.builds(ArgumentsDelta, texts), max_size=4),
+    "reasoning": st.lists(
+        st.builds(ReasoningDelta, texts) | st.builds(SummaryDelta, texts, st.integers(0, 2)), max_size=4
+    ),
+}
+
+
+@st.composite
+def sensible_output(draw: st.DrawFn) -> list[ModelEvent]:
+    """An item as an adapter sends it, perhaps broken off, perhaps with the end of the call."""
+    kind = draw(st.sampled_from(sorted(HOMES)))
+    said: list[ModelEvent] = [ItemOpened(kind, "f", draw(texts)), *draw(HOMES[kind])]  # type: ignore[arg-type]  # A kind.
+    if draw(st.booleans()):
+        said.append(ItemClosed())
+    if draw(st.booleans()):
+        said.append(CallEnded(draw(st.sampled_from(["stop", "length"])), Usage(1, 1)))
+    return said
+
+
+class ResponseMachine(RuleBasedStateMachine):
+    """Anybody may ask for anything at any time; refusals change nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = Running()
+        self.checked = 0
+
+    def ask(self, command: c.Command) -> None:
+        try:
+            self.running.obey(command)
+        except IllegalCommand:
+            return
+
+    @rule(queued=st.booleans(), store=st.booleans(), obfuscation=st.none() | st.just("seed"))
+    def create(self, queued: bool, store: bool, obfuscation: str | None) -> None:
+        self.ask(create(ResponseRequest("m", store=store), queued=queued, obfuscation=obfuscation))
+
+    @rule()
+    def activate(self) -> None:
+        self.ask(ACTIVATE)
+
+    @rule(resume=st.sampled_from(["first", "again", "prefix", "prompt", "repeat"]))
+    def begin_call(self, resume: str) -> None:
+        self.ask(begin(resume))
+
+    @rule(said=st.lists(model_events, max_size=6))
+    def say_anything(self, said: list[ModelEvent]) -> None:
+        self.ask(c.RecordOutput(said))
+
+    @precondition(lambda self: self.running.state.call is not None)
+    @rule(said=sensible_output())
+    def say_something_sensible(self, said: list[ModelEvent]) -> None:
+        self.ask(c.RecordOutput(said))
+
+    @rule()
+    def fail_call(self) -> None:
+        self.ask(c.EndCallFailed("upstream_timeout", "Silence."))
+
+    @rule()
+    def close_item(self) -> None:
+        self.ask(c.CloseItem())
+
+    @rule(
+        ending=st.sampled_from([FINISH, FINISH, c.Fail(1, "server_error", "It broke."), c.Cancel(2, "key_1")])
+    )
+    def end(self, ending: c.Command) -> None:
+        self.ask(ending)
+
+    @precondition(lambda self: self.running.state.is_over)
+    @rule()
+    def erase(self) -> None:
+        self.ask(c.Erase(3, "key_1", "asked to"))
+
+    @invariant()
+    def replay_gives_the_same_state(self) -> None:
+        """The log is all there is: folding what was recorded gives the state, byte for byte."""
+        recorded = [event for record in self.running.records for event in decode(record)]
+        assert fold(recorded) == self.running.state
+
+    @invariant()
+    def numbers_are_dense_and_events_conform(self) -> None:
+        wire = self.running.wire
+        assert [event.number for event in wire] == list(range(len(wire)))
+        for event in wire[self.checked :]:
+            check_event(event.data)
+            assert orjson.loads(event.data)["sequence_number"] == event.number
+        self.checked = len(wire)
+
+    @invariant()
+    def there_is_one_end_and_it_is_last(self) -> None:
+        ends = [event.number for event in self.running.wire if event.type in TERMINAL]
+        assert ends == ([len(self.running.wire) - 1] if self.running.state.is_over else [])
+
+    @invariant()
+    def every_item_that_began_is_done_once_all_is_over(self) -> None:
+        of = [event.type for event in self.running.wire]
+        still_open = of.count("response.output_item.added") - of.count("response.output_item.done")
+        assert still_open == (self.running.state.open_item is not None)
+        assert not (self.running.state.is_over and still_open)
+
+    def teardown(self) -> None:
+        """What is slow to check is checked once: prefixes, and the digest of the end."""
+        state, shown = INITIAL, 0
+        for event in self.running.events:
+            wire = project(state, event)
+            assert wire == self.running.wire[shown : shown + len(wire)]
+            shown += len(wire)
+            state = evolve(state, event)
+            if isinstance(event, ENDINGS):
+                assert event.shown == state.shown.digest
+            if not isinstance(event, e.Erased):
+                assert state.next_number == shown
+
+
+ResponseMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestResponseMachine = ResponseMachine.TestCase
