@@ -6,6 +6,7 @@ Connections are kept alive and shared by all calls of a process.  Nothing waits 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -180,7 +181,9 @@ class Http:
                 "upstream_timeout", f"did not answer within {timeouts.first_byte:g} s", retryable=True
             ) from None
         except aiohttp.ClientConnectorError as reason:
-            why = reason.os_error.strerror or "no connection"
+            # The system's own text would name the address, which is no client's business.
+            number = reason.os_error.errno or 0
+            why = os.strerror(number) if number > 0 else "its host is unknown"
             raise self.error("upstream_unreachable", f"cannot be reached ({why})", retryable=True) from None
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, OSError):
             raise self.interrupted() from None

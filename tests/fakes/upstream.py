@@ -4,8 +4,8 @@
 
 `POST /v1/chat/completions`, `POST /v1/responses`, `GET /v1/models` (or without `/v1`).  A model `NAME?QUERY`
 follows the script of its query (`tests.fakes.script`); `POST /_script {"NAME": "QUERY"}` scripts a name.
-`GET /_calls` tells what was asked: `{"count", "by_model", "aborted", "open", "deltas", "calls": [{"path",
-"authorization", "headers", "body"}]}` (the last 100 calls); `POST /_reset` forgets it.
+`GET /_calls` tells what was asked: `{"count", "by_model", "accepted", "aborted", "open", "deltas", "calls":
+[{"path", "authorization", "headers", "body"}]}` (the last 100 calls); `POST /_reset` forgets it.
 
 It speaks HTTP/1.1 by hand, and prepared answers go out many frames a write: it must outrun what it measures.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import socket
 from collections import Counter, deque
 from dataclasses import replace
 from typing import Any, cast
@@ -49,6 +50,7 @@ class FakeUpstream:
         """Forget every call."""
         self.count = 0
         self.by_model: Counter[str] = Counter()
+        self.accepted = 0
         self.aborted = 0
         self.deltas = 0
         self.calls: deque[dict[str, Any]] = deque(maxlen=100)
@@ -90,6 +92,7 @@ class FakeUpstream:
         return {
             "count": self.count,
             "by_model": dict(self.by_model),
+            "accepted": self.accepted,
             "aborted": self.aborted,
             "open": sum(connection.busy for connection in self._connections),
             "deltas": self.deltas,
@@ -127,8 +130,12 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Little is buffered on the way, so that a client who does not read is felt soon.
+        sock: socket.socket = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by their class
         self.fake._connections.add(self)
+        self.fake.accepted += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fake._connections.discard(self)
