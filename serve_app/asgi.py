@@ -14,7 +14,6 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from eventstore.ports import LiveBus, LogReader
 from runtime.catalog import Catalog
 from serve_app import openapi
 from serve_app.call import Call, ClientLeft
@@ -35,13 +34,11 @@ PROJECT: Final = "default"
 
 
 class Api:
-    """The Responses API over a runtime, its log and its bus."""
+    """The Responses API over a runtime."""
 
     def __init__(
         self,
         runtime: Runtime,
-        reader: LogReader,
-        bus: LiveBus,
         catalog: Catalog,
         *,
         limits: Limits = Limits(),  # noqa: B008  # frozen
@@ -61,9 +58,7 @@ class Api:
         self._models = ModelRoutes(catalog)
         self._responses = ResponseRoutes(
             runtime,
-            ResponseReader(reader, PROJECT),
-            reader,
-            bus,
+            ResponseReader(runtime.reader, PROJECT),
             catalog,
             limits,
             now,
@@ -74,7 +69,7 @@ class Api:
         endpoints = [
             *self._responses.endpoints(),
             *self._models.endpoints(),
-            *Health(runtime, reader).endpoints(),
+            *Health(runtime).endpoints(),
         ]
         self.router = Router([*endpoints, *openapi.endpoints(endpoints)])
 

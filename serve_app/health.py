@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from typing import Final
 
 from eventstore.errors import EventStoreError
-from eventstore.ports import LogReader
 from serve_app.call import Call
 from serve_app.router import Endpoint
 from serve_app.runtime_port import Runtime
 
-PATIENCE: Final = 2.0
+PATIENCE: Final = 1.0
 """Seconds each part may take to say that it is ready."""
 
 
 class Health:
     """`/healthz` and `/readyz`."""
 
-    def __init__(self, runtime: Runtime, reader: LogReader) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._reader = reader
 
     def endpoints(self) -> Sequence[Endpoint]:
         """The rows of the table."""
@@ -41,17 +39,22 @@ class Health:
         await call.answer_json({"status": status, "problems": problems}, 503 if problems else 200)
 
     async def _problems(self) -> list[str]:
-        problems: list[str] = []
+        runtime, log = await asyncio.gather(self._runtime_problems(), self._log_problems())
+        return [*runtime, *log]
+
+    async def _runtime_problems(self) -> list[str]:
         try:
             async with asyncio.timeout(PATIENCE):
-                problems += await self._runtime.ready()
+                return await self._runtime.ready()
         except TimeoutError:
-            problems.append("the runtime does not answer")
+            return ["the runtime does not answer"]
+
+    async def _log_problems(self) -> list[str]:
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._reader.incarnation()
+                await self._runtime.reader.incarnation()
         except TimeoutError:
-            problems.append("the log does not answer")
+            return ["the log does not answer"]
         except EventStoreError as error:
-            problems.append(str(error))
-        return problems
+            return [str(error)]
+        return []

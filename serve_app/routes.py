@@ -8,7 +8,6 @@ from typing import Final, Literal
 
 from eventstore.errors import StoreUnavailable
 from eventstore.follow import follow
-from eventstore.ports import LiveBus, LogReader
 from runtime.catalog import Catalog
 from runtime.response.commands import Create
 from runtime.response.items import new_response_id
@@ -40,8 +39,6 @@ class ResponseRoutes:
         self,
         runtime: Runtime,
         responses: ResponseReader,
-        reader: LogReader,
-        bus: LiveBus,
         catalog: Catalog,
         limits: Limits,
         now: Callable[[], float],
@@ -53,8 +50,8 @@ class ResponseRoutes:
         self.catalog = catalog
         self._runtime = runtime
         self._responses = responses
-        self._reader = reader
-        self._bus = bus
+        self._reader = runtime.reader
+        self._bus = runtime.bus
         self._limits = limits
         self._now = now
         self._random_bytes = random_bytes

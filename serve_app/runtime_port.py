@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
 
 
@@ -16,6 +17,16 @@ class Runtime(Protocol):
     Every command may raise `actors.orders.Overloaded`, `actors.orders.RuntimeUnavailable` or
     `eventstore.errors.StoreUnavailable`.
     """
+
+    @property
+    def reader(self) -> LogReader:
+        """The log, for reading."""
+        ...
+
+    @property
+    def bus(self) -> LiveBus:
+        """Where the frames of running responses are heard."""
+        ...
 
     async def create(self, command: Create) -> None:
         """Make the response.  Returns once its creation is committed.

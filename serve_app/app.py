@@ -1,0 +1,136 @@
+"""The Serve application, and the one place where its parts are put together.
+
+`build` makes it from settings, as `rayspond serve` does; `application` from the environment, for `serve run
+serve_app.app:application` and `serve deploy` on a cluster that somebody else started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from ray import serve
+from ray.serve.schema import LoggingConfig
+
+from actors.client import RuntimeClient
+from actors.cluster import RaySupervisor
+from actors.config import ClusterConfig
+from actors.stores import open_reader
+from eventstore.nats_bus import NatsLiveBus
+from runtime import config as models
+from runtime.catalog import Catalog
+from runtime.discovery import discover
+from serve_app.asgi import Api
+from serve_app.launch.errors import CannotStart
+from serve_app.limits import Limits
+from serve_app.settings import Settings, read
+
+log = logging.getLogger(__name__)
+
+ONGOING_MAX: Final = 10_000
+"""Open requests a replica: streams, most of them waiting.  HAProxy ends at 4,096 connections a process."""
+
+
+def build(settings: Settings) -> serve.Application:
+    """The application.  Raises `CannotStart` where the models' file cannot be used."""
+    if settings.nats_url is None:
+        raise CannotStart(
+            "no NATS server is named: set RAYSPOND_NATS_URL to one, with the runtime's credentials"
+        )
+    config_text = _config_text(settings.config)
+    _catalog(config_text, settings)
+    deployment = serve.deployment(
+        Replica,
+        name="api",
+        num_replicas=settings.replicas,
+        max_ongoing_requests=ONGOING_MAX,
+        ray_actor_options={"num_cpus": 0},
+        logging_config=LoggingConfig(enable_access_log=False, log_level=settings.log_level.upper()),
+        # Serve hands a change of this to replicas that run: the models can be changed without a restart.
+        user_config={"config_text": config_text},
+    )
+    return deployment.bind(settings)  # pyright: ignore[reportFunctionMemberAccess]  # Serve's decorator has no types
+
+
+def application(arguments: Mapping[str, str]) -> serve.Application:
+    """The application from `arguments` (settings by name) and the environment.  Raises `CannotStart`."""
+    return build(read(arguments, os.environ))
+
+
+@serve.ingress()
+class Replica:
+    """One process that serves HTTP.  Holds no durable state."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it.
+        config = cluster_config(settings)
+        self._settings = settings
+        self._bus = await NatsLiveBus.connect(config.nats_url, "rayspond-api")
+        self._reader = open_reader(config)
+        self._runtime = RuntimeClient(config, self._reader, self._bus, RaySupervisor(config))
+        await self._runtime.start()
+        self._api = Api(
+            self._runtime,
+            Catalog(),
+            limits=Limits.of(settings),
+            names=(settings.host,),
+            names_requests=False,  # Serve does.
+            code=version("rayspond"),
+        )
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Take the models from another text, for responses from now on."""
+        catalog = _catalog(user_config["config_text"], self._settings)
+        if not catalog.configured:
+            for found in await discover():
+                catalog = catalog.with_found(dict.fromkeys(found.models, found.upstream))
+        self._api.use(catalog)
+        log.info("models: %s", ", ".join(catalog.ids()))
+
+    def __serve_build_asgi_app__(self) -> Api:  # Serve's own name for it
+        """The application, for Serve."""
+        return self._api
+
+    async def __del__(self) -> None:
+        """Let go of everything."""
+        await self._runtime.aclose()
+        await self._bus.aclose()
+        await self._reader.aclose()
+
+
+def cluster_config(settings: Settings) -> ClusterConfig:
+    """What the actors need to know of the settings."""
+    assert settings.nats_url is not None
+    return ClusterConfig(
+        log_url=settings.log_url or f"sqlite:///{settings.data_dir}",
+        nats_url=settings.nats_url,
+        config_path=str(settings.config) if settings.config else None,
+        isolation=settings.isolation,
+        hosts=settings.hosts,
+        slots=settings.slots,
+        jetstream_deltas=settings.jetstream_deltas,
+        jetstream_duplicate_window=settings.jetstream_duplicate_window_s,
+        jetstream_max_age=settings.jetstream_max_age_s,
+        jetstream_max_bytes=settings.jetstream_max_bytes,
+    )
+
+
+def _config_text(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as reason:
+        raise CannotStart(f"--config {path} cannot be read ({reason})") from None
+
+
+def _catalog(config_text: str, settings: Settings) -> Catalog:
+    given = {models.URL_ENV: settings.upstream_url, models.KEY_ENV: settings.upstream_key}
+    env = os.environ | {name: value for name, value in given.items() if value is not None}
+    try:
+        return models.parse(config_text, str(settings.config or "the environment"), env)
+    except models.ConfigError as error:
+        raise CannotStart(str(error)) from None
