@@ -36,6 +36,10 @@ def executable() -> str:
     return found
 
 
+def _embedded(port: int, store_dir: str) -> str:
+    return nats_config.render(port, store_dir, RUNTIME_PASSWORD, SUBSCRIBER_PASSWORD)
+
+
 class NatsServer:
     """A child process; every start uses the same port, configuration and store."""
 
@@ -45,12 +49,13 @@ class NatsServer:
         self.store = folder / "store"
         self.port = free_port()
         self._config = folder / "nats.conf"
-        text = render(self.port, str(self.store)) if render else self._embedded()
-        self._config.write_text(text)
+        self._render = render or _embedded
         self._process: subprocess.Popen[bytes] | None = None
+        self.configure()
 
-    def _embedded(self) -> str:
-        return nats_config.render(self.port, str(self.store), RUNTIME_PASSWORD, SUBSCRIBER_PASSWORD)
+    def configure(self) -> None:
+        """Write the configuration again, for the next start."""
+        self._config.write_text(self._render(self.port, str(self.store)))
 
     @property
     def url(self) -> str:

@@ -11,69 +11,16 @@ from typing import Any
 
 import pytest
 
-from eventstore.events import NO_STREAM, Append, Batch, NewEvent, NewStream, Record, Unit
-from eventstore.memory import MemoryEventStore
+from eventstore.events import Batch
 from eventstore.nats_wire import safe_token
 from eventstore.ports import BusUnavailable, CaptureUnavailable, Subscription
 from eventstore.relay import Message, Relay
 from eventstore.renders import Renders
 from eventstore.subscription import BufferedSubscription
+from tests.relayed import Shown
 from tests.virtual_time import run
 
 STREAMS = ("a", "b", "c")
-
-
-class Shown:
-    """A log whose every event shows one frame, and the batches that a perfect bus would carry."""
-
-    def __init__(self) -> None:
-        self.store = MemoryEventStore()
-        self.batches: list[Batch] = []
-        self.versions: dict[str, int] = {}
-        self.opened = 0
-
-    async def commit(self, stream: str, count: int = 1) -> Batch:
-        version = self.versions.get(stream, NO_STREAM)
-        new = NewStream("quiet" if stream == "quiet" else "shown", "p", "s") if version == NO_STREAM else None
-        events = [NewEvent("e", b"%s-%d" % (stream.encode(), version + 1 + n)) for n in range(count)]
-        (recorded,) = await self.store.append(Unit([Append(stream, version, 1, events, new=new)]))
-        self.versions[stream] = recorded.last_version
-        frames = tuple(event.data for event in events)
-        batch = Batch(stream, version + 1, count, frames, recorded.last_version, recorded.position, "p")
-        if stream != "quiet":
-            self.batches.append(batch)
-        return batch
-
-    async def open_replay(self, stream: str) -> StreamReplay | None:
-        self.opened += 1
-        return None if stream == "quiet" else StreamReplay(self.store, stream)
-
-    def expected(self) -> list[str]:
-        return [frame.decode() for batch in self.batches for frame in batch.frames or ()]
-
-
-class StreamReplay:
-    """`Replay` of a stream whose frames are its events."""
-
-    def __init__(self, store: MemoryEventStore, stream: str) -> None:
-        self.store, self.stream = store, stream
-
-    async def read(self, after: int) -> AsyncGenerator[Batch, None]:
-        async for record in self.store.read(self.stream, after):
-            yield batch_of(record)
-
-
-def batch_of(record: Record) -> Batch:
-    assert record.payload is not None
-    return Batch(
-        record.stream,
-        record.first_version,
-        record.count,
-        record.payload,
-        record.last_version,
-        record.position,
-        "p",
-    )
 
 
 class Tap:

@@ -1,0 +1,66 @@
+"""A log to relay, and what must have come of it: for the tests of the relay, in memory and over NATS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+
+from eventstore.events import NO_STREAM, Append, Batch, NewEvent, NewStream, Record, Unit
+from eventstore.memory import MemoryEventStore
+
+
+def plain(stream: str, number: int) -> bytes:
+    return f"{stream}-{number}".encode()
+
+
+class Shown:
+    """A log whose every event shows one frame, and the batches that a perfect bus would carry."""
+
+    def __init__(self, frame: Callable[[str, int], bytes] = plain) -> None:
+        self.store = MemoryEventStore()
+        self._frame = frame
+        self.batches: list[Batch] = []
+        self.versions: dict[str, int] = {}
+        self.opened = 0
+
+    async def commit(self, stream: str, count: int = 1) -> Batch:
+        version = self.versions.get(stream, NO_STREAM)
+        new = NewStream("quiet" if stream == "quiet" else "shown", "p", "s") if version == NO_STREAM else None
+        events = [NewEvent("e", self._frame(stream, version + 1 + n)) for n in range(count)]
+        (recorded,) = await self.store.append(Unit([Append(stream, version, 1, events, new=new)]))
+        self.versions[stream] = recorded.last_version
+        frames = tuple(event.data for event in events)
+        batch = Batch(stream, version + 1, count, frames, recorded.last_version, recorded.position, "p")
+        if stream != "quiet":
+            self.batches.append(batch)
+        return batch
+
+    async def open_replay(self, stream: str) -> StreamReplay | None:
+        self.opened += 1
+        return None if stream == "quiet" else StreamReplay(self.store, stream)
+
+    def expected(self) -> list[str]:
+        return [frame.decode() for batch in self.batches for frame in batch.frames or ()]
+
+
+class StreamReplay:
+    """`Replay` of a stream whose frames are its events."""
+
+    def __init__(self, store: MemoryEventStore, stream: str) -> None:
+        self.store, self.stream = store, stream
+
+    async def read(self, after: int) -> AsyncGenerator[Batch, None]:
+        async for record in self.store.read(self.stream, after):
+            yield batch_of(record)
+
+
+def batch_of(record: Record) -> Batch:
+    assert record.payload is not None
+    return Batch(
+        record.stream,
+        record.first_version,
+        record.count,
+        record.payload,
+        record.last_version,
+        record.position,
+        "p",
+    )
