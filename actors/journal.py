@@ -165,15 +165,15 @@ class _Draft:
         self.state = state
         self._stream = stream
         self._before = state
-        self._shown = recorder.batch(state, (), Recorded(stream, 0, 0, 0, 0))[0]
+        self._shown: Batch | None = None
 
     def obey(self, command: Command) -> None:
         """Add what follows from the command."""
         events = decide(command, self.state)
         if events:
+            # Where it will come to lie is known once it is committed.
             made, self.state = recorder.batch(self.state, events, Recorded(self._stream, 0, 0, 0, 0))
-            frames = (*(self._shown.frames or ()), *(made.frames or ()))
-            self._shown = replace(made, first=self._shown.first, count=len(frames), frames=frames)
+            self._shown = made if self._shown is None else _joined(self._shown, made)
             self.events += events
 
     def unit(self, version: int, epoch: int, owner: str | None) -> Unit:
@@ -198,7 +198,13 @@ class _Draft:
 
     def batch(self, recorded: Recorded) -> Batch:
         """What followers are told, now that it is committed."""
+        assert self._shown is not None, "only what holds events is committed"
         return replace(self._shown, version=recorded.last_version, position=recorded.position)
+
+
+def _joined(one: Batch, next: Batch) -> Batch:
+    frames = (*(one.frames or ()), *(next.frames or ()))
+    return replace(next, first=one.first, count=len(frames), frames=frames)
 
 
 def _new_stream(state: ResponseState, owner: str | None) -> NewStream:

@@ -115,12 +115,14 @@ class Intake:
         # Closing the connection after a proper end may fail; the answer is whole all the same.
         if not self._over:
             self._failed, self._over = error, True
+            if self._events and isinstance(self._events[-1], ItemOpened):
+                self._events.pop()  # Nothing was said of it yet: it is no use to anybody.
         self._arrived.set()
 
 
 def _shows_nothing(event: ModelEvent) -> bool:
     match event:
-        case CallStarted() | ItemClosed() | ItemOpened(kind="message"):
+        case CallStarted() | ItemClosed() | ItemOpened(kind="message") | TextDelta(text=""):
             return True
         case _:
             return False

@@ -149,6 +149,8 @@ class _Expected:
         self.said = said
         self.heard: list[ModelEvent] = []
         """What was held back of the new item."""
+        self.rethinks = False
+        """Whether the model thinks anew before it says the item again."""
         self._at: dict[type[Delta], int] = {kind: 0 for kind, text in said.texts.items() if text}
 
     @property
@@ -237,6 +239,14 @@ class Seam:
         expected = self._expected[0]
         expected.heard.append(event)
         match event:
+            case ItemOpened(kind="reasoning") if expected.said.open and expected.said.kind == "function_call":
+                expected.rethinks = True
+                return []
+            case ItemClosed() if expected.rethinks:
+                expected.rethinks = False
+                return []
+            case ReasoningDelta() | SummaryDelta() if expected.rethinks:
+                return []
             case ItemOpened(kind=kind, name=name):
                 if (kind, name) != (expected.said.kind, expected.said.name):
                     return self._differs()
@@ -264,6 +274,7 @@ class Seam:
         said, anew = self._expected[0].said, self._expected[0].heard
         if not said.open or said.kind == "message":
             raise Diverged
-        # Nobody has used a half function call or half a thought: the whole one takes its place.
+        # Nobody has used a half function call or half a thought: the whole one takes its place, and with it
+        # what was thought before it.
         self._expected.clear()
         return [CloseItem(), *anew]
