@@ -11,7 +11,7 @@ from runtime.response.aggregate import INITIAL, ResponseState
 from runtime.response.codec import SCHEMA, encode
 from runtime.response.commands import Command
 from runtime.response.decider import decide
-from runtime.response.events import Event
+from runtime.response.events import Event, Resume
 from runtime.response.request import ResponseRequest
 from runtime.response.state import step
 from runtime.response.wire import WireEvent
@@ -39,10 +39,10 @@ def create(request: ResponseRequest | None = None, **fields: object) -> c.Create
     return c.Create(**(usual | fields))  # type: ignore[arg-type]  # The callers' names are Create's own.
 
 
-def begin(resume: str = "first") -> c.BeginCall:
+def begin(resume: Resume = "first") -> c.BeginCall:
     """The upstream accepts a call."""
     return c.BeginCall(
-        resume=resume,  # type: ignore[arg-type]  # One of `Resume`, as the tests write it.
+        resume=resume,
         upstream="simulated",
         upstream_request_id="req_1",
         request_digest="00" * 32,

@@ -20,7 +20,6 @@ from runtime.model import (
     Usage,
 )
 from runtime.response.commands import (
-    BeginCall,
     CloseItem,
     Command,
     EndCallFailed,
@@ -70,11 +69,6 @@ SAID: Final = (ItemOpened("message", upstream_id="msg_up"), TextDelta("Hel"), Te
 def say(*events: object) -> RecordOutput:
     """A model says this."""
     return RecordOutput(events)  # type: ignore[arg-type]  # Each is a ModelEvent.
-
-
-def again(resume: str) -> BeginCall:
-    """Another try of the same call."""
-    return begin(resume)
 
 
 SCENARIOS: Final[Mapping[str, Sequence[Command]]] = {
@@ -167,12 +161,12 @@ SCENARIOS: Final[Mapping[str, Sequence[Command]]] = {
         begin(),
         say(ItemOpened("reasoning"), ReasoningDelta("Half a thou")),
         ACTIVATE,
-        again("repeat"),
+        begin("repeat"),
         CloseItem(),
         say(ItemOpened("reasoning"), ReasoningDelta("A whole thought."), ItemClosed()),
         say(*SAID),
         EndCallFailed("upstream_interrupted", "The upstream cut the stream."),
-        again("prompt"),
+        begin("prompt"),
         say(ItemOpened("message"), TextDelta(" again."), ItemClosed(), CallEnded("stop", USAGE)),
         FINISH,
     ],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import orjson
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from runtime.model import (
     ArgumentsDelta,
     CallEnded,
+    FinishReason,
     ItemClosed,
+    ItemKind,
     ItemOpened,
     ModelEvent,
     ReasoningDelta,
@@ -30,6 +32,8 @@ from runtime.response.state import INITIAL, evolve, fold
 from tests.conformance import check_event
 from tests.running import ACTIVATE, FINISH, Running, begin, create
 
+RESUMES: list[e.Resume] = ["first", "again", "prefix", "prompt", "repeat"]
+ENDS: list[c.Command] = [FINISH, c.Fail(1, "server_error", "It broke."), c.Cancel(2, "key_1")]
 TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
@@ -48,7 +52,7 @@ model_events: st.SearchStrategy[ModelEvent] = st.one_of(
         st.builds(Usage, counts, counts, counts, counts),
     ),
 )
-HOMES = {
+HOMES: dict[ItemKind, st.SearchStrategy[list[ModelEvent]]] = {
     "message": st.lists(st.builds(TextDelta, texts) | st.builds(RefusalDelta, texts), max_size=4),
     "function_call": st.lists(st.builds(ArgumentsDelta, texts), max_size=4),
     "reasoning": st.lists(
@@ -61,7 +65,8 @@ HOMES = {
 def sensible_output(draw: st.DrawFn) -> list[ModelEvent]:
     """An item as an adapter sends it, perhaps broken off, perhaps with the end of the call."""
     kind = draw(st.sampled_from(sorted(HOMES)))
-    said: list[ModelEvent] = [ItemOpened(kind, "f", draw(texts)), *draw(HOMES[kind])]  # type: ignore[arg-type]  # A kind.
+    said: list[ModelEvent] = [ItemOpened(kind, "f", draw(texts))]
+    said += draw(HOMES[kind])
     if draw(st.booleans()):
         said.append(ItemClosed())
     if draw(st.booleans()):
@@ -83,6 +88,12 @@ class ResponseMachine(RuleBasedStateMachine):
         except IllegalCommand:
             return
 
+    @initialize(queued=st.booleans(), store=st.booleans(), obfuscation=st.none() | st.just("seed"))
+    def begin_with_a_response(self, queued: bool, store: bool, obfuscation: str | None) -> None:
+        self.create(queued, store, obfuscation)
+        self.activate()
+        self.begin_call("first")
+
     @rule(queued=st.booleans(), store=st.booleans(), obfuscation=st.none() | st.just("seed"))
     def create(self, queued: bool, store: bool, obfuscation: str | None) -> None:
         self.ask(create(ResponseRequest("m", store=store), queued=queued, obfuscation=obfuscation))
@@ -91,17 +102,21 @@ class ResponseMachine(RuleBasedStateMachine):
     def activate(self) -> None:
         self.ask(ACTIVATE)
 
-    @rule(resume=st.sampled_from(["first", "again", "prefix", "prompt", "repeat"]))
-    def begin_call(self, resume: str) -> None:
+    @rule(resume=st.sampled_from(RESUMES))
+    def begin_call(self, resume: e.Resume) -> None:
         self.ask(begin(resume))
 
     @rule(said=st.lists(model_events, max_size=6))
     def say_anything(self, said: list[ModelEvent]) -> None:
         self.ask(c.RecordOutput(said))
 
-    @precondition(lambda self: self.running.state.call is not None)
-    @rule(said=sensible_output())
-    def say_something_sensible(self, said: list[ModelEvent]) -> None:
+    @rule(said=sensible_output(), resume=st.sampled_from(RESUMES))
+    def say_something_sensible(self, said: list[ModelEvent], resume: e.Resume) -> None:
+        call = self.running.state.call
+        if call is not None and not call.is_running:
+            self.begin_call(resume)
+        if self.running.state.open_item is not None:
+            self.close_item()
         self.ask(c.RecordOutput(said))
 
     @rule()
@@ -112,11 +127,16 @@ class ResponseMachine(RuleBasedStateMachine):
     def close_item(self) -> None:
         self.ask(c.CloseItem())
 
-    @rule(
-        ending=st.sampled_from([FINISH, FINISH, c.Fail(1, "server_error", "It broke."), c.Cancel(2, "key_1")])
-    )
-    def end(self, ending: c.Command) -> None:
-        self.ask(ending)
+    @rule(ending=st.sampled_from(ENDS), patience=st.integers(0, 2))
+    def end(self, ending: c.Command, patience: int) -> None:
+        if patience == 0:  # Most runs should get somewhere first.
+            self.ask(ending)
+
+    @rule(finish=st.sampled_from(["stop", "length", "content_filter"]), patience=st.integers(0, 2))
+    def finish(self, finish: FinishReason, patience: int) -> None:
+        self.ask(c.RecordOutput([CallEnded(finish, Usage(1, 1))]))
+        if patience == 0:
+            self.ask(FINISH)
 
     @precondition(lambda self: self.running.state.is_over)
     @rule()

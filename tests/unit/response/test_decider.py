@@ -161,7 +161,7 @@ def test_output_needs_a_call_that_runs(end: e.Event) -> None:
 
 
 @pytest.mark.parametrize("resume", ["prefix", "prompt"])
-def test_a_resumed_message_goes_on_in_its_item(resume: str) -> None:
+def test_a_resumed_message_goes_on_in_its_item(resume: e.Resume) -> None:
     """The upstream opens a message anew; for the client it is the same one (invariant 7)."""
     past = (*RUNNING, MESSAGE, HELLO)
     more = say(ItemOpened("message"), TextDelta("!"), ItemClosed())
