@@ -19,12 +19,17 @@ _STREAMS = 4
 
 async def main(data_dir: Path, name: str, acknowledged: Path) -> None:
     over = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    threading.Thread(target=_wait_for_the_end, args=(over,), daemon=True).start()
     store = await SqliteEventStore.open(data_dir, may_own=True)
     with acknowledged.open("w", buffering=1) as acks:
         print("ready", flush=True)
         await asyncio.gather(*(_write(store, f"{name}-{n}", over, acks.fileno()) for n in range(_STREAMS)))
     await store.aclose()
+
+
+def _wait_for_the_end(over: threading.Event) -> None:
+    sys.stdin.read()
+    over.set()
 
 
 async def _write(store: SqliteEventStore, stream: str, over: threading.Event, acks: int) -> None:

@@ -21,10 +21,13 @@ from eventstore.sql.sqlite_commit import SqliteCommitter
 from eventstore.sql.sqlite_connection import connect_writer
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A database with stream 1: one record, its erasure, and one record after it; and stream 2, whole."""
-    path = tmp_path / "log.db"
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with stream 1: one record, its erasure, and one record after it; and stream 2, whole.
+
+    No test may change it, so that all may share it.
+    """
+    path = tmp_path_factory.mktemp("log") / "log.db"
     migrate_sqlite(path)
     committer = SqliteCommitter(path)
     new = NewStream("response", "p1", "running")
