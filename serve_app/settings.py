@@ -117,8 +117,8 @@ class Settings:
         default="shared",
         metadata=_about(
             _choice("shared", "exclusive", "dedicated"),
-            "Who shares a Ray actor: many responses (shared), one at a time (exclusive), or one and then none "
-            "(dedicated).",
+            "Who shares a Ray actor: many responses (shared), one at a time (exclusive), or one and "
+            "then none (dedicated).",
         ),
     )
     hosts: int = field(

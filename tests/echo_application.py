@@ -1,10 +1,14 @@
-"""The smallest Serve application that the launcher can start: it answers /readyz and echoes."""
+"""The smallest Serve application that the launcher can start: it answers /readyz and echoes.
 
-from __future__ import annotations
+Annotations are evaluated here, not kept as text: Serve's class views cannot resolve them later.
+"""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 from ray import serve
 
 from serve_app.settings import Settings
@@ -25,6 +29,17 @@ class Echo:
     @api.post("/v1/responses")
     async def echo(self, request: Request) -> Any:
         return {"echo": await request.json(), "isolation": self._settings.isolation}
+
+    @api.get("/stream")
+    async def stream(self) -> StreamingResponse:
+        """Never ends by itself."""
+        return StreamingResponse(_forever())
+
+
+async def _forever() -> AsyncIterator[bytes]:
+    while True:
+        yield b"."
+        await asyncio.sleep(0.1)
 
 
 def build(settings: Settings) -> serve.Application:

@@ -107,7 +107,7 @@ def _start_ray(address: str, scratch: Path) -> str:
             node_ip_address="127.0.0.1",
             temp_dir=str(scratch),
             include_dashboard=False,
-            include_log_monitor=False,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  (Ray annotates a flag as str)
+            include_log_monitor=False,  # pyright: ignore[reportArgumentType]  (Ray annotates a flag as str)
             no_monitor=True,
             dashboard_agent_listen_port=0,
             object_store_memory=_OBJECT_STORE_BYTES,

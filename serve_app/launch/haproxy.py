@@ -1,8 +1,8 @@
 """HAProxy as Ray Serve's ingress: found, and started through a wrapper that closes what Serve leaves open.
 
 Serve's generated configuration listens with statistics (8404) and metrics (9101) on every interface, sends an
-access log to UDP port 514, and answers a plain 500 while no replica is there.  Serve knows no option for that,
-but it starts the binary we name: a script that edits the configuration and becomes HAProxy.
+access log to UDP port 514, and answers a plain 500 while no replica is there.  It has no option for that, but
+Serve starts the binary we name: a script that edits the configuration and becomes HAProxy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The processes that one instance started: all of them are found and ended, whoever else died before.
 
 Ray and HAProxy put processes into groups of their own, and some outlive their parents.  Two things hold them
-together: each child of ours leads a session that its descendants stay in, and orphans come to us because we are
-a subreaper.  The sessions are written down, so a later start finds what a killed one left.
+together: each child of ours leads a session that its descendants stay in, and orphans come to us because we
+are a subreaper.  The sessions are written down, so a later start finds what a killed one left.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def start(
 ) -> tuple[subprocess.Popen[bytes], Session]:
     """Start `command` as the leader of a session of its own; its output is appended to `log`.
 
-    It has a pipe as its standard input and inherits `pipe`.  `end_with_us` lets the kernel send it SIGTERM when
-    this process dies.  Raises `OSError`.
+    It has a pipe as its standard input and inherits `pipe`.  `end_with_us` lets the kernel end it when this
+    process dies.  Raises `OSError`.
     """
     before_exec: Callable[[], object] | None = None
     if end_with_us:
@@ -112,10 +112,9 @@ def start(
 def family(sessions: Iterable[Session], root: int | None = None) -> list[psutil.Process]:
     """Every living process of these sessions and every descendant of `root`; not `root` itself."""
     found = {process.pid: process for session in sessions for process in session.members()}
-    heads = [*found.values(), *([psutil.Process(root)] if root is not None else [])]
-    for head in heads:
+    for head in (*found, *(() if root is None else (root,))):
         with contextlib.suppress(psutil.Error):
-            found.update({child.pid: child for child in head.children(recursive=True)})
+            found.update({child.pid: child for child in psutil.Process(head).children(recursive=True)})
     found.pop(os.getpid(), None)
     return [process for process in found.values() if _alive(process)]
 
@@ -125,7 +124,7 @@ def end(
     *,
     grace_s: float,
     at_once: Callable[[], bool] = lambda: False,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], object] = lambda: None,
 ) -> bool:
     """End all that `find` finds: SIGTERM, and after `grace_s`, or as soon as `at_once` says so, SIGKILL.
 
@@ -152,16 +151,29 @@ def end(
     return True
 
 
-def reap(known: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Collect children that ended: those in `known` through their `Popen`, adopted orphans by themselves."""
+def reap(known: Iterable[subprocess.Popen[bytes]]) -> bool:
+    """Collect children that ended: those in `known` through their `Popen`, adopted orphans by themselves.
+
+    Tells whether any child is left, running or about to be adopted as dead.
+    """
     by_pid = {child.pid: child for child in known}
-    with contextlib.suppress(ChildProcessError):
+    try:
         while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             child = by_pid.get(ended.si_pid)
             if child is None:
                 os.waitpid(ended.si_pid, 0)
             else:
                 child.poll()
+    except ChildProcessError:
+        return False
+    return True
+
+
+def reap_all(known: Sequence[subprocess.Popen[bytes]], limit_s: float) -> None:
+    """Collect every child, those included that we adopt when their parent has died; all have been ended."""
+    deadline = time.monotonic() + limit_s
+    while reap(known) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
 
 
 def write_sessions(path: Path, sessions: Iterable[Session]) -> None:

@@ -34,6 +34,7 @@ _START_LIMIT_S: Final = 180.0
 _LEFTOVER_GRACE_S: Final = 1.0
 _CORE_STOP_S: Final = 5.0
 _TERM_GRACE_S: Final = 2.0
+_REAP_LIMIT_S: Final = 1.0
 _TICK_S: Final = 1.0
 
 
@@ -145,7 +146,7 @@ class Supervisor:
             at_once=self._signals.urgent,
             between=lambda: processes.reap(self._children()),
         )
-        processes.reap(self._children())
+        processes.reap_all(self._children(), _REAP_LIMIT_S)
         if clean:
             data.sessions.unlink(missing_ok=True)
             data.drop_scratch()

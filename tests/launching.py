@@ -1,0 +1,186 @@
+"""A real `rayspond serve` for tests: started, waited for, stopped, and looked after so that nothing stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from serve_app.launch import processes
+
+ECHO = "tests.echo_application:build"
+START_LIMIT_S = 180.0
+STOP_LIMIT_S = 15.0
+
+
+def until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
+    """Wait for `condition` to become true; its value."""
+    deadline = time.monotonic() + limit_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not happen within {limit_s:.0f} s")
+        time.sleep(0.02)
+    return value
+
+
+def rayspond(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "serve_app.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **(environment or {})},
+        check=False,
+    )
+
+
+class Instance:
+    """One `rayspond serve` on a data directory."""
+
+    def __init__(self, data_dir: Path, *options: str, app: str | None = ECHO, **environment: str) -> None:
+        self.data_dir = data_dir
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        self._output = data_dir.parent / f"{data_dir.name}.{time.monotonic_ns()}.out"
+        chosen = ("--app", app) if app else ()
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "serve_app.cli",
+                    "serve",
+                    "--data-dir",
+                    str(data_dir),
+                    *chosen,
+                    *options,
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={"RAYSPOND_PORT": "0", **os.environ, **environment},
+                start_new_session=True,
+            )
+        self._sessions: list[processes.Session] = []
+        self._seen: dict[int, psutil.Process] = {}
+        self.listening: set[tuple[str, int]] = set()
+        """Addresses and ports that its processes listened on when they were noted."""
+
+    @property
+    def output(self) -> str:
+        """All it has printed so far."""
+        return self._output.read_text()
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """Its runtime.json."""
+        content: dict[str, Any] = json.loads((self.data_dir / "runtime.json").read_text())
+        return content
+
+    @property
+    def url(self) -> str:
+        """Where its API is, without /v1."""
+        return str(self.runtime["http_url"])
+
+    def wait_for(self, text: str, limit_s: float = START_LIMIT_S) -> str:
+        """The first line of output that contains `text`, once it is there."""
+
+        def line() -> str | None:
+            found = next((line for line in self.output.splitlines() if text in line), None)
+            if found is None and self.process.poll() is not None:
+                raise AssertionError(
+                    f"it ended ({self.process.returncode}) before {text!r}:\n{self._story()}"
+                )
+            return found
+
+        found: str = until(line, limit_s, f"{text!r} in the output:\n{self._story()}\n")
+        return found
+
+    def wait_ready(self) -> Instance:
+        """Wait for its `ready` line."""
+        self.wait_for("ready: ")
+        return self
+
+    def note_everything(self) -> list[psutil.Process]:
+        """Remember its processes and listening ports of this moment, for `assert_gone`."""
+        self._sessions = processes.read_sessions(self.data_dir / "sessions.json")
+        found = processes.family(self._sessions, root=self.process.pid)
+        self._seen.update({process.pid: process for process in found})
+        pids = {*self._seen, self.process.pid}
+        for each in psutil.net_connections("inet"):
+            if each.status == psutil.CONN_LISTEN and each.pid in pids:
+                local: Any = each.laddr
+                self.listening.add((local.ip, local.port))
+        return found
+
+    def stop(self, number: int = signal.SIGTERM) -> float:
+        """End it by a signal and see that everything is gone in time; seconds it took."""
+        self.note_everything()
+        began = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(STOP_LIMIT_S)
+        self.assert_gone()
+        took = time.monotonic() - began
+        assert took < STOP_LIMIT_S
+        return took
+
+    def assert_gone(self) -> None:
+        """Nothing that was noted lives or listens, and nothing lies about."""
+        left = [process for process in self._seen.values() if process.is_running()]
+        left += processes.family(self._sessions)
+        assert not left, f"left running: {left}\n{self._story()}"
+        for address, port in self.listening:
+            assert not _answers(address, port), f"port {port} still listens"
+        assert not (self.data_dir / "runtime.json").exists()
+        assert not (self.data_dir / "sessions.json").exists()
+
+    def kill(self) -> None:
+        """For fixtures that failed: end it whatever state it is in."""
+        with suppress(psutil.Error, OSError):
+            self.note_everything()
+        self.process.kill()
+        for process in self._seen.values():
+            with suppress(psutil.Error):
+                process.kill()
+        self.process.wait(10)
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """GET something of its API."""
+        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+            return response.status, response.read()
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """POST JSON to its API; the JSON it answers."""
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:
+            content: dict[str, Any] = json.loads(response.read())
+            return content
+
+    def open_stream(self, path: str) -> AbstractContextManager[Any]:
+        """GET something endless; it has begun to arrive."""
+        response = urllib.request.urlopen(self.url + path, timeout=10)
+        response.read(1)
+        return closing(response)
+
+    def _story(self) -> str:
+        log = self.data_dir / "logs" / "core.log"
+        return self.output + (f"--- core.log\n{log.read_text()[-3000:]}" if log.exists() else "")
+
+
+def _answers(address: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((address, port)) == 0
