@@ -171,7 +171,11 @@ class ResponseMachine(RuleBasedStateMachine):
         assert not (self.running.state.is_over and still_open)
 
     def teardown(self) -> None:
-        """What is slow to check is checked once: prefixes, and the digest of the end."""
+        """Every response ends; and what is slow to check is checked once: prefixes, and the digest."""
+        self.ask(c.Cancel(2, "key_1"))
+        self.there_is_one_end_and_it_is_last()
+        self.every_item_that_began_is_done_once_all_is_over()
+        self.numbers_are_dense_and_events_conform()
         state, shown = INITIAL, 0
         for event in self.running.events:
             wire = project(state, event)

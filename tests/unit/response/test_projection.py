@@ -229,6 +229,13 @@ def test_frames_are_whole_and_end_in_lf() -> None:
     assert DONE_FRAME == b"data: [DONE]\n\n"
 
 
+@pytest.mark.parametrize("value", ["\ud800", 2**64], ids=["lone surrogate", "beyond 64 bits"])
+def test_what_is_not_json_is_never_written(value: object) -> None:
+    """It must not be replaced silently: what is read back would differ."""
+    with pytest.raises(TypeError):
+        dumps({"text": value})
+
+
 def test_erasing_leaves_nothing_in_the_state() -> None:
     running = run(create(), CANCEL)
     erased = e.Erased(1, "key_1", "asked to")

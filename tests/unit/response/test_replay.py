@@ -6,7 +6,8 @@ import pytest
 
 from eventstore.errors import StreamNotFound
 from eventstore.events import NO_STREAM, Append, Batch, NewStream, Unit
-from eventstore.memory import MemoryEventStore
+from eventstore.follow import follow
+from eventstore.memory import MemoryEventStore, MemoryLiveBus
 from runtime.response import recorder
 from runtime.response.codec import SCHEMA, encode
 from runtime.response.commands import Command, Erase
@@ -130,6 +131,21 @@ async def test_a_follower_at_the_end_does_not_notice_the_erasure() -> None:
     await recording.obey(ERASE)
     [told] = await read(replay, after=end)
     assert (told.count, told.last) == (0, True)
+
+
+async def test_following_gives_every_frame_once_whatever_the_bus_lost() -> None:
+    """The replay is what `follow` heals from, the batches of the actor are what it hears live."""
+    recording = Recording()
+    bus = MemoryLiveBus()
+    await recording.obey(*SCENARIOS["answer"][:3])
+    async with bus.subscribe(RESPONSE_ID) as live:
+        await recording.obey(*SCENARIOS["answer"][3:])
+        for batch in recording.live[3::2]:
+            bus.publish(batch)
+        frames: list[bytes] = []
+        async for heard in follow(ResponseReplay(recording.store, RESPONSE_ID), live):
+            frames += (heard and heard.frames) or ()
+    assert frames == recording.frames
 
 
 async def test_folding_goes_on_from_a_known_state() -> None:
