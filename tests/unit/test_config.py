@@ -1,15 +1,29 @@
 """The YAML file of models and agents, the environment's shortcut, and what gets recorded of them."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from runtime.config import Catalog, ConfigError, Limits, Resolved, UnknownModel, load, parse
+from runtime.config import (
+    AgentConfig,
+    Catalog,
+    ChatOptions,
+    ConfigError,
+    Limits,
+    ModelConfig,
+    Resolved,
+    Timeouts,
+    UnknownModel,
+    Upstream,
+    load,
+    parse,
+)
 from runtime.model import ModelError
 from runtime.models.open import ModelPool
 from runtime.models.openai_responses import OpenAIResponsesModel
+from runtime.models.simulated_script import FAILURES, READERS
 from tests.fakes.upstream import FakeUpstream
 
 ENV = {"OPENAI_API_KEY": "sk-very-secret", "GATEWAY_TOKEN": "token-very-secret"}
@@ -279,3 +293,21 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_a_bad_shortcut_is_named() -> None:
     with pytest.raises(ConfigError, match="the environment: `RAYSPOND_UPSTREAM_URL` is no http"):
         load(None, {"RAYSPOND_UPSTREAM_URL": "localhost:8000"})
+
+
+def _reference() -> str:
+    return (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+
+
+def test_the_reference_is_a_file_that_can_be_read_and_names_every_setting() -> None:
+    text = _reference().partition("```yaml\n")[2].partition("```")[0]
+    catalog = _catalog(text)
+    assert set(catalog.ids()) == {"weather", "gpt", "qwen", "demo", "simulated"}
+    kinds = (Upstream, Timeouts, ChatOptions, Limits, ModelConfig, AgentConfig)
+    settings = {one.name for kind in kinds for one in fields(kind)} - {"id", "name"}
+    assert {name for name in settings if f"{name}:" not in text} == set()
+
+
+def test_every_parameter_of_simulated_is_documented() -> None:
+    assert {name for name in READERS if f"| `{name}=" not in _reference()} == set()
+    assert {code for code in FAILURES if f"`{code}`" not in _reference()} == set()
