@@ -80,6 +80,8 @@ def _why(body: bytes, reason: ValueError) -> str:
     if text.startswith("Detected duplicate key"):
         place = text.rpartition(" at ")[2]
         return f"an object has the same key twice, at {place}"
+    if text.startswith(("depth limit", "recursion limit")):
+        return "it nests deeper than 200 levels"
     return text.replace("str is not valid UTF-8: surrogates not allowed", "it is not valid UTF-8")
 
 

@@ -1,0 +1,143 @@
+"""The real application over a real cluster in one process: no Ray, no sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import orjson
+
+from runtime.catalog import Catalog
+from runtime.model import Model
+from serve_app.asgi import Api
+from serve_app.limits import Limits
+from tests.local_cluster import LocalCluster
+
+LOOPBACK = ("127.0.0.1", 50_000)
+
+
+class Served:
+    """An application, the cluster behind it, and a client in front of it."""
+
+    def __init__(self, cluster: LocalCluster, api: Api, client: httpx.AsyncClient) -> None:
+        self.cluster, self.api, self.client = cluster, api, client
+
+    async def create(self, **body: Any) -> httpx.Response:
+        """POST a request; the model is `simulated` unless named."""
+        return await self.client.post("/v1/responses", json={"model": "simulated", **body})
+
+    async def ended(self, response_id: str) -> dict[str, Any]:
+        """The response once it is over."""
+        async with asyncio.timeout(10):
+            while True:
+                body = (await self.client.get(f"/v1/responses/{response_id}")).json()
+                if body["status"] not in ("queued", "in_progress"):
+                    return dict(body)
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def served(
+    catalog: Catalog | None = None,
+    models: Mapping[str, Model] | None = None,
+    limits: Limits = Limits(),  # noqa: B008  # frozen
+) -> AsyncIterator[Served]:
+    """Start, and end everything."""
+    async with LocalCluster(models=models) as cluster:
+        api = Api(cluster.client, catalog or Catalog(), limits=limits)
+        transport = httpx.ASGITransport(app=api, client=LOOPBACK)  # type: ignore[arg-type]  # ASGI's own types
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield Served(cluster, api, client)
+
+
+class Connection:
+    """One request as an ASGI server would carry it: piece by piece, and the client may leave."""
+
+    def __init__(
+        self,
+        api: Api,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        query: str = "",
+        client: tuple[str, int] | None = LOOPBACK,
+    ) -> None:
+        sent = {"host": "localhost", **(headers or {})}
+        self.scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "query_string": query.encode(),
+            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in sent.items()],
+            "client": client,
+        }
+        self._api = api
+        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        self.started: dict[str, Any] | None = None
+        self.chunks: list[bytes] = []
+        self.complete = False
+        self._news = asyncio.Condition()
+        self.task = asyncio.create_task(self._api(self.scope, self._incoming.get, self._send))
+
+    def leave(self) -> None:
+        """The client closes the connection."""
+        self._incoming.put_nowait({"type": "http.disconnect"})
+
+    @property
+    def status(self) -> int:
+        """The answer's status."""
+        assert self.started is not None, "nothing was answered"
+        return int(self.started["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The answer's headers."""
+        assert self.started is not None, "nothing was answered"
+        return {name.decode(): value.decode() for name, value in self.started["headers"]}
+
+    @property
+    def body(self) -> bytes:
+        """All that was written so far."""
+        return b"".join(self.chunks)
+
+    async def until(self, text: bytes) -> None:
+        """Wait until that was written."""
+        async with asyncio.timeout(10), self._news:
+            await self._news.wait_for(lambda: text in self.body)
+
+    async def done(self) -> Connection:
+        """Wait for the end of the request."""
+        await asyncio.wait_for(self.task, 10)
+        return self
+
+    async def _send(self, message: Any) -> None:
+        async with self._news:
+            if message["type"] == "http.response.start":
+                assert self.started is None, "answered twice"
+                self.started = message
+            else:
+                self.chunks.append(message["body"])
+                self.complete = not message.get("more_body", False)
+            self._news.notify_all()
+
+
+def events_of(text: bytes) -> list[dict[str, Any]]:
+    """The events of an SSE body, checked for its framing: `event`, `data`, blank line, LF only."""
+    assert b"\r" not in text
+    assert text.endswith(b"\n\n")
+    frames = [frame for frame in text.split(b"\n\n")[:-1] if not frame.startswith(b":")]
+    assert frames[-1] == b"data: [DONE]"
+    events = []
+    for frame in frames[:-1]:
+        first, second = frame.split(b"\n")
+        assert first.startswith(b"event: ")
+        assert second.startswith(b"data: ")
+        event = orjson.loads(second[6:])
+        assert event["type"] == first[7:].decode()
+        events.append(event)
+    return events
