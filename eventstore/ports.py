@@ -87,9 +87,13 @@ class EventStore(LogReader, Protocol):
     async def append(self, unit: Unit) -> Sequence[Recorded]:
         """Commit the unit, durably, or nothing of it.
 
-        Raises `WrongExpectedVersion`, `Fenced`, `ClaimTaken`, `StreamNotFound` (an append to no stream),
-        `StoreUnavailable` (nothing was recorded) or `OutcomeUnknown`.  One guilty unit never harms its
-        neighbours.  A cancelled caller's unit may still be committed.
+        Raises `WrongExpectedVersion`, `Fenced` (any epoch but the stream's, before its version is looked at;
+        a creator that comes too late always hears `WrongExpectedVersion`), `ClaimTaken`, `StreamNotFound` (an
+        append or a document to no stream), `StoreUnavailable` (nothing was recorded), `OutcomeUnknown`, or
+        ValueError for a unit that no log could record (see `eventstore.unit`).  One guilty unit never harms
+        its neighbours.  A cancelled caller's unit may still be committed.
+
+        An erasure comes before its own unit's documents, so those stay.
         """
         ...
 
@@ -110,7 +114,10 @@ class EventStore(LogReader, Protocol):
         ...
 
     async def expired(self) -> Sequence[str]:
-        """Holders whose leases ran out, and those that were buried, while they still own streams."""
+        """Holders whose leases ran out, and those that were buried, while they still own streams; sorted.
+
+        An owner that never held a lease is not among them: a host renews before it takes its first stream.
+        """
         ...
 
     async def save_cursor(self, name: str, position: int) -> None:

@@ -114,6 +114,13 @@ async def test_a_reader_holds_no_more_than_a_mebibyte(buses: LiveBuses) -> None:
         assert await drain(live) == ([last], 1)
 
 
+async def test_a_reader_that_keeps_up_hears_more_than_it_may_hold(buses: LiveBuses) -> None:
+    async with buses.reader.subscribe("s") as live:
+        for number in range(300):
+            buses.writer.publish(batch(number, bytes(8000)))
+            assert await live.next(PATIENCE) == batch(number, bytes(8000))
+
+
 async def test_up_to_the_bounds_nothing_is_dropped(buses: LiveBuses) -> None:
     async with buses.reader.subscribe("s") as live:
         sent = [replace(batch(number, bytes(4000)), last=number == 255) for number in range(256)]
