@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from eventstore import chain
@@ -283,18 +283,32 @@ class MemoryLiveBus:
 
     def __init__(self, distort: Callable[[Batch], Iterable[Batch]] = lambda batch: (batch,)) -> None:
         self.distort = distort
-        self._subscriptions: dict[str, list[BufferedSubscription]] = {}
+        self._subscriptions: dict[str | None, list[BufferedSubscription]] = {}
+        """By channel; those under None hear all channels."""
 
     def publish(self, batch: Batch) -> None:
         """See `LiveBus`."""
         for heard in self.distort(batch):
-            for subscription in self._subscriptions.get(heard.channel, ()):
-                subscription.offer(heard)
+            for channel in (heard.channel, None):
+                for subscription in self._subscriptions.get(channel, ()):
+                    subscription.offer(heard)
+
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager[Subscription]:
+        """See `LiveBus`."""
+        return self._hear(channel, BufferedSubscription())
+
+    def tap(self) -> AbstractAsyncContextManager[Subscription]:
+        """Hear all channels: for the relay."""
+        return self._hear(None, BufferedSubscription())
+
+    async def aclose(self) -> None:
+        """See `LiveBus`."""
+        self._subscriptions.clear()
 
     @asynccontextmanager
-    async def subscribe(self, channel: str) -> AsyncIterator[Subscription]:
-        """See `LiveBus`."""
-        subscription = BufferedSubscription()
+    async def _hear(
+        self, channel: str | None, subscription: BufferedSubscription
+    ) -> AsyncIterator[Subscription]:
         subscriptions = self._subscriptions.setdefault(channel, [])
         subscriptions.append(subscription)
         try:
@@ -303,7 +317,3 @@ class MemoryLiveBus:
             subscriptions.remove(subscription)
             if not subscriptions:
                 self._subscriptions.pop(channel, None)
-
-    async def aclose(self) -> None:
-        """See `LiveBus`."""
-        self._subscriptions.clear()
