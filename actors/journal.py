@@ -187,7 +187,7 @@ class _Draft:
             schema=codec.SCHEMA,
             new=_new_stream(state, owner) if version == NO_STREAM else None,
             change=HeadChange(
-                state=state.status.value if state.status != self._before.status else None,
+                state=state.status.value,  # Also where it stands: a host may have handed it back as queued.
                 release=state.is_over,
                 attributes=_attributes(state) if ends else None,
             ),

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from actors.journal import BRIEF, ActivationLost, Journal
 from actors.orders import UnknownResponse
-from eventstore.errors import Fenced, StoreUnavailable, WrongExpectedVersion
+from eventstore.errors import Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
 from eventstore.events import Head
 from eventstore.ports import EventStore, LiveBus
 from runtime.agent_loop import AgentLoop
@@ -224,10 +224,20 @@ class ResponseActor:
     ) -> Journal:
         # What this version cannot read it must not take: another one may be running it.
         state, version = read or await fold_stream(self._ports.store, self.id)
-        head = await self._ports.store.take(self.id, epoch=head.epoch, owner=owner)
+        head = await self._raise_epoch(head, owner)
         # What the former owner recorded in between; from here on it is fenced.
         state, version = await fold_stream(self._ports.store, self.id, state, version)
         return self._open(state=state, version=version, epoch=head.epoch, owner=owner)
+
+    async def _raise_epoch(self, head: Head, owner: str | None) -> Head:
+        try:
+            return await self._ports.store.take(self.id, epoch=head.epoch, owner=owner)
+        except OutcomeUnknown:
+            # If two of us believe it was theirs, the first commit tells them apart.
+            found = await self._ports.store.head(self.id)
+            if found is not None and (found.epoch, found.owner) == (head.epoch + 1, owner):
+                return found
+            raise
 
     def _open(self, **position: Any) -> Journal:
         return Journal(self._ports.store, self._ports.bus, self._ports.sleep, self.id, **position)
