@@ -203,9 +203,10 @@ class SqliteLogReader:
             if self._connection is None:
                 address = f"file:{quote(str(self._path.absolute()))}?mode=ro"
                 # Without a transaction of its own, a query's snapshot of the log ends with the query.
-                self._connection = await aiosqlite.connect(
-                    address, uri=True, isolation_level=None, timeout=1.0
-                )
+                connecting = aiosqlite.connect(address, uri=True, isolation_level=None, timeout=1.0)
+                # A process that ends without closing its store must end all the same.
+                connecting._thread.daemon = True
+                self._connection = await connecting
             return self._connection
 
     def _remedy(self, error: Exception) -> str:

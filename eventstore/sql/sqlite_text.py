@@ -66,6 +66,8 @@ class Many(NamedTuple):
     start: str
     row: str
     end: str = ""
+    single: str = ""
+    """The text for one row, where a shorter one exists."""
 
 
 INSERT_STREAMS: Final = Many(
@@ -85,7 +87,10 @@ _WHERE_STANDS: Final = (
     ") AS v WHERE streams.id = v.column1 AND streams.version = v.column2 AND streams.epoch = v.column3"
 )
 MOVE_HEADS: Final = Many(
-    "UPDATE streams SET version = v.column4, chain = v.column5 FROM (VALUES ", "(?,?,?,?,?)", _WHERE_STANDS
+    "UPDATE streams SET version = v.column4, chain = v.column5 FROM (VALUES ",
+    "(?,?,?,?,?)",
+    _WHERE_STANDS,
+    "UPDATE streams SET version = ?4, chain = ?5 WHERE id = ?1 AND version = ?2 AND epoch = ?3",
 )
 CHANGE_HEADS: Final = Many(
     "UPDATE streams SET version = v.column4, chain = v.column5, epoch = v.column6, owner = v.column7,"
@@ -116,7 +121,9 @@ def update(connection: sqlite3.Connection, many: Many, rows: Sequence[tuple[obje
 
 def _text(many: Many, size: int) -> str:
     if (found := _TEXTS.get((many.start, size))) is None:
-        found = many.start + ",".join([many.row] * size) + many.end
+        found = (
+            many.single if size == 1 and many.single else many.start + ",".join([many.row] * size) + many.end
+        )
         _TEXTS[many.start, size] = found
     return found
 

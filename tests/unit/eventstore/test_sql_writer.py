@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -330,3 +331,35 @@ async def test_a_writer_that_is_closed_commits_what_waits(committer: SqliteCommi
     assert len(await asyncio.gather(*tasks)) == 50
     with pytest.raises(StoreUnavailable, match="closed"):
         await writer.submit(created("late"))
+
+
+async def test_cancelled_readers_leave_the_reader_usable(store: SqliteEventStore) -> None:
+    """One connection serves the whole process: nobody may take it along."""
+    await store.append(created("a"))
+    tasks = [asyncio.create_task(store.head("a")) for _ in range(100)]
+    for turn, task in enumerate(tasks):
+        if turn % 10 == 0:
+            await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert await store.head("a") is not None
+
+
+def test_a_process_that_forgets_to_close_its_store_ends_all_the_same(tmp_path: Path) -> None:
+    """No thread of the log keeps a process alive; what was acknowledged is there."""
+    script = (
+        "import asyncio, sys; from pathlib import Path\n"
+        "from eventstore.events import *; from eventstore.sql.sqlite import SqliteEventStore\n"
+        "async def main():\n"
+        "    store = await SqliteEventStore.open(Path(sys.argv[1]), may_own=True)\n"
+        "    new = NewStream('response', 'p1', 'running')\n"
+        "    await store.append(Unit([Append('a', -1, 1, [NewEvent('said', b'x')], new=new)]))\n"
+        "    assert await store.head('a')\n"
+        "asyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=60)
+    migrate_sqlite(tmp_path / "log.db")
+    committer = SqliteCommitter(tmp_path / "log.db")
+    (refused,) = committer.commit([created("a")])
+    committer.close()
+    assert isinstance(refused, WrongExpectedVersion)
