@@ -6,6 +6,7 @@ The stream is a cache for subscribers: nothing of ours reads it, and it is no pl
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import secrets
@@ -20,6 +21,11 @@ from eventstore.ports import BusUnavailable, CaptureUnavailable
 
 ATTEMPTS: Final = 2
 """How often a message that the stream did not acknowledge is sent before the stream counts as away."""
+
+ID: Final = "Nats-Msg-Id"
+POSITION: Final = "ce-position"
+NUMBER: Final = "ce-sequencenumber"
+"""Headers of every message that is captured: its id, `<incarnation>:...`, and its place in the log."""
 
 _NANOSECONDS: Final = 1_000_000_000
 _NOT_FOUND: Final = 404
@@ -58,6 +64,14 @@ class JetStreamSettings:
             "duplicate_window": int(self.duplicate_window * _NANOSECONDS),
             "num_replicas": self.replicas,
         }
+
+    @property
+    def exact(self) -> bool:
+        """Whether the stream takes each message once and in order, for longer than the duplicate window.
+
+        Each message then names the one before it, which a stream with replicas may check too early.
+        """
+        return self.replicas == 1
 
     def captures(self, subject: str) -> bool:
         """Whether the stream takes a message of this subject."""
@@ -106,6 +120,7 @@ class NatsPublicBus:
         self._last_request = 0
         self._round = 0
         self._ensured = False
+        self._last: Mapping[str, str] | None = None
         connection.subscribe(f"{self._inbox}.ack.*.*", self._acknowledged)
         connection.subscribe(f"{self._inbox}.api.*", self._replied)
         connection.on_connected(self._forget)
@@ -147,15 +162,14 @@ class NatsPublicBus:
         self._window = window
         self._round += 1
         try:
-            for index, (subject, payload, headers) in messages:
-                reply = ""
-                if self._settings.captures(subject):
-                    window.waiting.add(index)
-                    reply = f"{self._inbox}.ack.{self._round}.{index}"
-                self._send(subject, payload, headers, reply)
+            for index, message in messages:
+                self._offer(window, index, message)
             await self._settled()
             if window.waiting:
                 await asyncio.wait([window.done], timeout=self._settings.ack_timeout)
+        except BaseException:
+            self._ensured = False  # What the stream has taken is not known.
+            raise
         finally:
             self._window = None
         if window.waiting and not self._connection.connected:
@@ -163,12 +177,34 @@ class NatsPublicBus:
         return sorted(window.waiting), window.reason
 
     async def _publish_past_the_stream(self, messages: Sequence[Message]) -> None:
-        for subject, payload, headers in messages:
-            if self._settings.captures(subject):
-                # The server delivers it to listeners, but refuses to store it: order in the stream matters.
-                headers = {**headers, "Nats-Expected-Stream": "none"}
-            self._send(subject, payload, headers, "")
+        for message in messages:
+            self._pass_by(message)
         await self._settled()
+
+    def _offer(self, window: _Window, index: int, message: Message) -> None:
+        """Send one message, to be acknowledged where the stream captures it and lacks it."""
+        subject, payload, headers = message
+        if not self._settings.captures(subject):
+            self._send(subject, payload, headers, "")
+            return
+        before = self._last if self._settings.exact else None
+        if before is not None and not _is_after(headers, before):
+            self._pass_by(message)
+            return
+        self._last = headers
+        if before is not None:
+            # Where the one before it is missing the stream refuses this one: it never has a hole.
+            headers = {**headers, "Nats-Expected-Last-Msg-Id": before[ID]}
+        window.waiting.add(index)
+        self._send(subject, payload, headers, f"{self._inbox}.ack.{self._round}.{index}")
+
+    def _pass_by(self, message: Message) -> None:
+        """Send to listeners alone."""
+        subject, payload, headers = message
+        if self._settings.captures(subject):
+            # The server delivers it, but refuses to store it.
+            headers = {**headers, "Nats-Expected-Stream": "none"}
+        self._send(subject, payload, headers, "")
 
     def _send(self, subject: str, payload: bytes, headers: Mapping[str, str], reply: str) -> None:
         if not self._connection.publish(subject, payload, reply=reply, headers=encode_headers(headers)):
@@ -203,6 +239,15 @@ class NatsPublicBus:
             found = await self._request(f"STREAM.UPDATE.{STREAM}", {**found.get("config", {}), **wanted})
         if "error" in found:
             return str(found["error"].get("description", "unknown"))
+        return await self._find_last()
+
+    async def _find_last(self) -> str | None:
+        """Learn what the stream has already; why that was not possible, or None."""
+        found = await self._request(f"STREAM.MSG.GET.{STREAM}", {"last_by_subj": ">"})
+        if "error" in found and found["error"].get("code") != _NOT_FOUND:
+            return str(found["error"].get("description", "unknown"))
+        headers = _parse_headers(base64.b64decode(found.get("message", {}).get("hdrs", "")))
+        self._last = headers if {ID, POSITION, NUMBER} <= headers.keys() else None
         self._ensured = True
         return None
 
@@ -234,6 +279,22 @@ def _refusal(payload: bytes, headers: bytes) -> str | None:
         return "JetStream is off, or has no stream for this subject"
     error = _parse(payload).get("error")
     return str(error.get("description", "unknown")) if isinstance(error, dict) else None
+
+
+def _is_after(headers: Mapping[str, str], last: Mapping[str, str]) -> bool:
+    """Whether a message is later in the log than the last one kept, of this incarnation of the log."""
+    if headers[ID].split(":")[0] != last[ID].split(":")[0]:
+        return True
+    return _place(headers) > _place(last)
+
+
+def _place(headers: Mapping[str, str]) -> tuple[int, int]:
+    return int(headers[POSITION]), int(headers[NUMBER])
+
+
+def _parse_headers(raw: bytes) -> dict[str, str]:
+    lines = raw.decode(errors="replace").split("\r\n")[1:]
+    return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
 def _error(text: str) -> dict[str, Any]:

@@ -188,6 +188,21 @@ async def test_a_relay_that_starts_again_repeats_nothing_in_the_stream(scene: Sc
             await until(lambda: scene.heard_data() == data(scene.shown))
 
 
+async def test_a_relay_that_starts_late_repeats_nothing_in_the_stream(scene: Scene) -> None:
+    """The stream's own last message tells what it has, whatever its duplicate window remembers."""
+    scene.settings = JetStreamSettings(duplicate_window=0.1)
+    async with scene.subscriber() as client:
+        async with scene.relaying() as relay:
+            await scene.commit(600)
+            await scene.relayed(relay)
+        await asyncio.sleep(0.3)  # The window passes: this test is about time.
+        scene.shown.store._cursors["relay"] = 0
+        async with scene.relaying() as relay:
+            await scene.commit(20)
+            await scene.relayed(relay)
+        assert [text for _, text in await scene.kept(client)] == data(scene.shown, deltas=False)
+
+
 @pytest.mark.parametrize("empty", [False, True], ids=["store kept", "store lost"])
 async def test_a_killed_server_loses_no_event_that_comes_later(scene: Scene, empty: bool) -> None:
     """The stream is there again, anew if need be, and nothing was skipped while the server was away."""
