@@ -82,8 +82,17 @@ def test_an_ancestry_is_its_documents_oldest_first() -> None:
         [(head("b", parent="a"), b"2")],
         [(head("a"), None), (head("b", parent="a"), b"2")],
         [(head("b", tenant="other", state="in_progress"), None)],
+        [(head("a", tenant="other"), b"1"), (head("b", parent="a"), b"2")],
     ],
-    ids=["unknown", "foreign", "erased", "orphan", "erased ancestor", "foreign and running"],
+    ids=[
+        "unknown",
+        "foreign",
+        "erased",
+        "orphan",
+        "erased ancestor",
+        "foreign and running",
+        "foreign ancestor",
+    ],
 )
 def test_a_parent_that_cannot_be_continued_is_not_found(lineage: Any) -> None:
     with pytest.raises(PreviousResponseNotFound):
