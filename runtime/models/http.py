@@ -27,6 +27,7 @@ ERROR_SECONDS = 5.0
 # A stream that has said all is read to its end, so that its connection can be used again; not for long.
 DRAIN_SECONDS = 0.1
 MODELS_LISTED = 1000
+MODELS_SECONDS = 10.0
 
 
 class Connections:
@@ -146,6 +147,15 @@ class Http:
 
     async def models(self) -> Sequence[str]:
         """The ids that `GET /models` lists.  Raises `ModelError`."""
+        try:
+            async with asyncio.timeout(MODELS_SECONDS):
+                return await self._models()
+        except TimeoutError:
+            raise self.error(
+                "upstream_timeout", f"did not list its models within {MODELS_SECONDS:g} s", retryable=True
+            ) from None
+
+    async def _models(self) -> Sequence[str]:
         answer = await self._send("GET", "/models", None)
         try:
             listed = loads(await answer.all())

@@ -1,7 +1,8 @@
 """A JSON value that fits a JSON Schema: deterministic, and as plain as the schema allows.
 
 It covers what tool parameters and structured outputs use.  A schema that nothing can fit gets a best effort;
-a `pattern` is met only where one of a few common shapes meets it.
+a `pattern` is met only where one of a few common shapes meets it.  Schemas come from clients: whatever they
+hold, the work is bounded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ Schema = Mapping[str, JSON]
 DEPTH_PLENTY = 6
 # A schema that requires itself without end has no finite value: give up here rather than recurse for ever.
 DEPTH_LIMIT = 40
+# Values in all: beyond the first number only what is required is given, beyond the second nothing.
+VALUES_PLENTY = 2_000
+VALUES_LIMIT = 20_000
+# A regular expression can take for ever on a few characters: one with more of these is not tried.
+QUANTIFIERS_MAX = 4
+RUN_CHARS = 16
 # No schema in use asks for more; a hostile `minItems: 1e9` must not fill the memory.
 SIZE_LIMIT = 4096
 
@@ -63,8 +70,11 @@ SHAPES = (
 
 
 def fit(schema: JSON) -> JSON:
-    """A value that fits `schema`."""
-    return _Fitter(schema).value(schema, 0, 0)
+    """A value that fits `schema`; an empty object where it is no schema."""
+    try:
+        return _Fitter(schema).value(schema, 0, 0)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError):
+        return {}
 
 
 class _Fitter:
@@ -72,11 +82,15 @@ class _Fitter:
 
     def __init__(self, root: JSON) -> None:
         self._root = root
+        self._made = 0
 
     def value(self, schema: JSON, depth: int, nth: int) -> JSON:
         """A value for `schema`; different `nth` give different values where the schema lets them."""
-        if not isinstance(schema, Mapping) or depth > DEPTH_LIMIT:
-            return None if depth > DEPTH_LIMIT else "simulated"
+        self._made += 1
+        if depth > DEPTH_LIMIT or self._made > VALUES_LIMIT:
+            return None
+        if not isinstance(schema, Mapping):
+            return "simulated"
         schema = self._plain(schema, depth)
         if "const" in schema:
             return schema["const"]
@@ -129,7 +143,7 @@ class _Fitter:
         required: Sequence[str] = schema.get("required") or ()
         extra = schema.get("additionalProperties")
         extra = extra if isinstance(extra, Mapping) else {"type": "string"}
-        plenty = depth < DEPTH_PLENTY
+        plenty = depth < DEPTH_PLENTY and self._made < VALUES_PLENTY
         names = [name for name in properties if plenty or name in required]
         names += [name for name in required if name not in properties]
         names = (
@@ -206,11 +220,13 @@ def _string(schema: Schema, nth: int) -> str:
 
 def _matching(pattern: str, shortest: int, longest: int) -> str:
     """The first common shape that meets `pattern` and the lengths; a run of one character else."""
+    if len(re.findall(r"[*+?{|]", pattern)) > QUANTIFIERS_MAX or re.search(r"\)[*+?{]", pattern):
+        return "simulated"
     try:
         meets = re.compile(pattern).search
-    except re.error:
+    except (re.error, OverflowError):
         return "simulated"
-    lengths = range(max(shortest, 1), min(longest, 64) + 1)
+    lengths = range(max(shortest, 1), min(longest, RUN_CHARS) + 1)
     runs = (letter * length for letter in "aA1" for length in lengths)
     shapes = (shape for shape in SHAPES if shortest <= len(shape) <= longest)
     return next((text for text in (*shapes, *runs) if meets(text)), "simulated")

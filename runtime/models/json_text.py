@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from runtime.model import ModelError
+
 JSON = Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -20,11 +22,17 @@ REPLACEMENT = "\ufffd"
 
 
 def dumps(value: JSON) -> bytes:
-    """`value` as JSON bytes, in the order of its keys."""
+    """`value` as JSON bytes, in the order of its keys.  Raises `ModelError` where it is nested too deeply."""
     try:
         return orjson.dumps(value, default=_plain)
     except TypeError:
-        return orjson.dumps(_clean(value), default=_plain)
+        pass  # Half a surrogate pair, a number beyond 64 bits, or far too many levels.
+    try:
+        return json.dumps(_clean(value), ensure_ascii=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise ModelError(
+            "invalid_prompt", "The request is nested too deeply to be sent to a model."
+        ) from None
 
 
 def loads(data: bytes) -> JSON:
@@ -70,6 +78,6 @@ def _clean(value: JSON) -> JSON:
         return whole(value)
     if isinstance(value, Mapping):
         return {whole(key): _clean(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence):
         return [_clean(one) for one in value]
     return value

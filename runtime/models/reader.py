@@ -12,7 +12,7 @@ from runtime.models.sse import EventParser
 from runtime.models.upstream_errors import in_stream
 
 # What reading JSON of an unexpected shape raises.
-NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+NONSENSE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 
 
 class ErrorObject(Exception):

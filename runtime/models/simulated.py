@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
 
@@ -35,7 +35,10 @@ from runtime.model import (
 from runtime.models.json_fit import fit
 from runtime.models.json_text import dumps
 from runtime.models.simulated_script import FAILURES, NAME, Script, parse
+from runtime.resume import GO_ON, WHAT_IS_LEFT
 
+# How the agent loop asks for the rest of an interrupted answer.
+GO_ONS = (GO_ON, WHAT_IS_LEFT)
 # As many deltas as one read of a fast upstream brings.
 BATCH = 64
 # What the answer repeats of the question or of a tool's output.
@@ -88,7 +91,7 @@ async def _play(request: ModelRequest, script: Script) -> AsyncGenerator[Sequenc
     batch: list[ModelEvent] = []
     said = thought = 0
     finish: FinishReason = "stop"
-    for item in _items(request, script):
+    for item in _items(*_without_half(request), script):
         batch.append(item.opened)
         finish = "tool_calls" if item.opened.kind == "function_call" else "stop"
         for delta in item.deltas:
@@ -133,13 +136,21 @@ def _failure(script: Script) -> ModelError:
     )
 
 
-def _items(request: ModelRequest, script: Script) -> Iterator[_Item]:
-    """What it answers, item by item; at least one."""
-    if script.reasoning:
+def _without_half(request: ModelRequest) -> tuple[ModelRequest, str]:
+    """The request before its answer was interrupted, and what was said of the answer."""
+    items = request.items
+    if len(items) > 1 and items[-2].get("role") == "assistant" and _text(items[-1].get("content")) in GO_ONS:
+        return replace(request, items=items[:-2]), _text(items[-2].get("content"))
+    return request, ""
+
+
+def _items(request: ModelRequest, half: str, script: Script) -> Iterator[_Item]:
+    """What it answers, item by item, but for the half of it that was said before."""
+    if script.reasoning and not half:
         yield _Item(ItemOpened("reasoning"), _reasoning(request, script))
     turn = _turn(request.items)
     outputs = [item for item in turn if item.get("type") == "function_call_output"]
-    tool = None if outputs or not script.tool else _chosen(request)
+    tool = None if outputs or half or not script.tool else _chosen(request)
     if tool is not None:
         call_id = "call_" + hashlib.sha256(_salt(request, script)).hexdigest()[:24]
         arguments = dumps(fit(tool.get("parameters") or {"type": "object"})).decode()
@@ -150,8 +161,17 @@ def _items(request: ModelRequest, script: Script) -> Iterator[_Item]:
             ItemOpened("message"),
             map(RefusalDelta, _words("This refusal is simulated: I cannot answer that.")),
         )
-    else:
-        yield _Item(ItemOpened("message"), map(TextDelta, _answer(request, script, turn, outputs)))
+    elif (pieces := _rest(_answer(request, script, turn, outputs), half)) is not None:
+        yield _Item(ItemOpened("message"), map(TextDelta, pieces))
+
+
+def _rest(pieces: Iterator[str], half: str) -> Iterator[str] | None:
+    """What is left of an answer after its `half`, if anything; all of it where it begins otherwise."""
+    if not half:
+        return pieces
+    text = "".join(pieces)
+    rest = text.removeprefix(half)
+    return iter(_words(rest)) if rest else None
 
 
 def _reasoning(request: ModelRequest, script: Script) -> Iterator[ModelEvent]:

@@ -348,8 +348,9 @@ def _answer(script: Script, api: str, body: dict[str, Any], nth: int) -> Answer:
     context = [{"role": "user", "content": context}] if isinstance(context, str) else context
     salt = f"-{nth}" if script.unique else ""
     items = [Item("reasoning", words(script.reasoning, f"r{salt}"))] if script.reasoning else []
-    outputs_there = bool(context) and (
-        context[-1].get("role") == "tool" or context[-1].get("type") == "function_call_output"
+    # Near the end: behind them may stand half an answer, and the wish that it goes on.
+    outputs_there = any(
+        item.get("role") == "tool" or item.get("type") == "function_call_output" for item in context[-3:]
     )
     if script.tools and not outputs_there:
         tools = body.get("tools") or [{}]

@@ -9,6 +9,7 @@ import pytest
 from runtime.model import ItemOpened, SummaryDelta, TextDelta
 from runtime.models.simulated import SimulatedModel
 from runtime.models.simulated_script import READERS, parse
+from runtime.resume import GO_ON, WHAT_IS_LEFT
 from tests.unit.models.calls import WEATHER, ask, call, user
 
 MODEL = SimulatedModel()
@@ -46,6 +47,25 @@ async def test_vary_words_every_attempt_differently() -> None:
     again = await call(MODEL, ask("simulated?vary=1&deltas=9", user("hi"), seed="resp_1/1"))
     assert one.pieces != two.pieces
     assert two.pieces == again.pieces
+
+
+@pytest.mark.parametrize("said_chars", [1, 4, 30, 100])
+async def test_asked_to_go_on_it_says_only_the_rest(said_chars: int) -> None:
+    whole = (await call(MODEL, ask("simulated?deltas=40", user("hi")))).items[0][1]
+    half = _said(whole[:said_chars])
+    rest = await call(MODEL, ask("simulated?deltas=40", user("hi"), half, user(GO_ON), tools=[WEATHER]))
+    assert whole[:said_chars] + rest.items[0][1] == whole
+    nothing = await call(MODEL, ask("simulated", user("hi"), _said(await _whole("hi")), user(WHAT_IS_LEFT)))
+    assert nothing.items == []
+    assert nothing.end.finish == "stop"
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+
+
+async def _whole(asked: str) -> str:
+    return (await call(MODEL, ask("simulated", user(asked)))).items[0][1]
 
 
 async def test_calls_the_first_function_once_then_answers_with_its_output() -> None:
