@@ -112,8 +112,10 @@ def test_a_message_or_a_finished_item_that_is_worded_anew_is_told(
 def test_a_summary_goes_on_in_the_part_it_was_interrupted_in() -> None:
     texts: dict[type[Delta], str] = {ReasoningDelta: "Hm.", SummaryDelta: "First. Sec"}
     seam = Seam([Said("reasoning", {}, texts, open=True)])
-    events = [opened("reasoning"), ReasoningDelta("Hm."), SummaryDelta("First. "), SummaryDelta("Second.", 1)]
-    assert seam.fit(events) == [SummaryDelta("ond.", 1)]
+    thinks: list[ModelEvent] = [opened("reasoning"), ReasoningDelta("Hm.")]
+    assert seam.fit([*thinks, SummaryDelta("First. "), SummaryDelta("Second.", 1)]) == [
+        SummaryDelta("ond.", 1)
+    ]
 
 
 def test_a_model_that_thinks_anew_before_it_repeats_its_call_has_not_changed_its_mind() -> None:

@@ -23,6 +23,7 @@ from runtime.response.errors import (
     UnknownEvent,
 )
 from runtime.response.state import Status
+from runtime.resume import GO_ON
 from tests import virtual_time
 from tests.unit.actors.kit import (
     ENDED,
@@ -240,6 +241,22 @@ async def test_an_adapter_that_breaks_ends_in_a_clear_error() -> None:
     world = World(ScriptedModel(script))
     await run(world)
     assert check_shown(await world.shown())["error"]["code"] == "server_error"
+
+
+@in_virtual_time
+async def test_what_a_model_is_asked_when_it_is_to_go_on() -> None:
+    """Its half message, the instruction, and what is left of its tokens, roughly; the first item goes on."""
+    cut = ModelError("upstream_interrupted", "The upstream broke off.", retryable=True)
+    half: list[Step] = [[ItemOpened("message"), TextDelta("x" * 400)], cut]
+    world = World(ScriptedModel(in_turn(half, says("y"))))
+    await run(world, max_output_tokens=150)
+    first, second = world.model.requests
+    assert [item["role"] for item in second.items] == ["user", "assistant", "user"]
+    assert second.items[1]["content"][0]["text"] == "x" * 400
+    assert second.items[2]["content"][0]["text"] == GO_ON
+    assert (first.max_output_tokens, second.max_output_tokens) == (150, 50)
+    assert first.seed != second.seed
+    assert text_of(await world.shown()) == "x" * 400 + "y"
 
 
 @in_virtual_time
