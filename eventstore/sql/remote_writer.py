@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from eventstore.errors import EventStoreError, OutcomeUnknown, StoreUnavailable
 from eventstore.sql.requests import Answer, Outcome, Request, weight
@@ -102,8 +102,8 @@ class RemoteWriter(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport), "a unix socket is a stream"
-        self._transport = transport
+        # A unix socket is a stream, but uvloop's streams do not say so by their class.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from eventstore.errors import EventStoreError, StoreUnavailable
 from eventstore.sql.requests import Answer, Outcome, Request
@@ -80,8 +80,8 @@ class _Connection(asyncio.Protocol):
         self.tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "a unix socket is a stream"
-        self._transport = transport
+        # A unix socket is a stream, but uvloop's streams do not say so by their class.
+        self._transport = cast("asyncio.Transport", transport)
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
