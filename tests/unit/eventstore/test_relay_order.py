@@ -91,7 +91,7 @@ def play(main: Coroutine[Any, Any, None]) -> None:
     run(main)
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_hostile_bus_changes_nothing(seed: int) -> None:
     """Lost, doubled, reordered and frameless batches, overflows: each frame once, in the order of the log."""
 
@@ -185,7 +185,7 @@ def test_while_the_bus_is_away_it_waits_and_says_so() -> None:
         relay = scene.relay()
         task = asyncio.create_task(relay.run())
         scene.public.up = False
-        for _ in range(2000):
+        for _ in range(600):
             scene.bus.held.offer(await scene.log.commit("a"))
         await asyncio.sleep(30)
         assert relay.problem == "the test says so"
