@@ -199,7 +199,7 @@ def test_a_store_is_what_its_model_is(name: str) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40 if name == "memory" else 12,
+            max_examples=30 if name == "memory" else 8,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],  # A new database for each example.
