@@ -76,6 +76,7 @@ class ResponseActor:
         self._mailbox = asyncio.Lock()
         self._journal: Journal | None = None
         self._context: list[dict[str, Any]] | None = None
+        self._takeover: list[Command] = []
         self._loop: asyncio.Task[None] | None = None
 
     def state(self) -> ResponseState | None:
@@ -107,7 +108,7 @@ class ResponseActor:
                 self._journal, self._context = journal, context
 
     async def resume(self, head: Head) -> None:
-        """Take over the stream that stands at `head`, in a new epoch; `run` goes on with it.
+        """Take over the stream that stands at `head`, in a new epoch; `run` records that and goes on with it.
 
         Raises `UnknownEvent` (and leaves the stream alone), `Fenced` where somebody else was faster,
         `StoreUnavailable`.
@@ -130,8 +131,7 @@ class ResponseActor:
                 # It ended while it was taken: nobody owns what is over.
                 await self._ports.store.take(self.id, epoch=journal.epoch, owner=None)
                 return
-            await journal.record(*commands)
-            self._journal, self._context = journal, context
+            self._journal, self._context, self._takeover = journal, context, commands
 
     async def cancel(self, by: str) -> None:
         """End the response now.  Where it is over already nothing happens: its first end stands.
@@ -183,6 +183,9 @@ class ResponseActor:
 
     async def _proceed(self, journal: Journal, context: list[dict[str, Any]]) -> None:
         ports = self._ports
+        await journal.record(*self._takeover)
+        if journal.state.is_over:
+            return
         try:
             model = ports.open_model(journal.state.agent)
         except ModelError as error:
