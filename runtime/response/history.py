@@ -37,13 +37,13 @@ def documents(state: ResponseState) -> dict[str, bytes]:
     assert state.is_over, "what still runs may change"
     kept = {SNAPSHOT: dumps(response_object(state))}
     if state.request.store:  # The others cannot be continued.
-        kept[ITEMS] = dumps({"input": input_items(state), "output": state.context_items})
+        kept[ITEMS] = dumps({"input": _with_ids(state), "output": state.context_items})
     return kept
 
 
 def input_items(state: ResponseState) -> list[dict[str, Any]]:
-    """The request's items as they are listed: oldest first, each with an id."""
-    return [with_id(item, state.id, index) for index, item in enumerate(state.request.input)]
+    """The request's items as they are listed to clients: oldest first, each with an id."""
+    return [{key: value for key, value in item.items() if key != "_upstream"} for item in _with_ids(state)]
 
 
 def ancestry(
@@ -113,6 +113,10 @@ def find(document: bytes, item_id: str) -> dict[str, Any] | None:
 def resolve(input: Iterable[Item], lookup: Mapping[str, Item]) -> tuple[Item, ...]:
     """The input with each reference replaced by its item.  Raises `InvalidInput` for one that is missing."""
     return tuple(_resolved(item, lookup) for item in input)
+
+
+def _with_ids(state: ResponseState) -> list[dict[str, Any]]:
+    return [with_id(item, state.id, index) for index, item in enumerate(state.request.input)]
 
 
 def _resolved(item: Item, lookup: Mapping[str, Item]) -> Item:

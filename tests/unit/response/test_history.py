@@ -130,6 +130,16 @@ def test_references_are_resolved_from_documents() -> None:
     assert history.find(document, "msg_x") is None
 
 
+def test_a_resolved_item_keeps_what_is_its_upstreams_but_does_not_show_it() -> None:
+    sealed = {"type": "reasoning", "summary": [], "_upstream": {"name": "u", "encrypted_content": "g"}}
+    running = Running()
+    running.obey(create(ResponseRequest("m", input=(sealed,))), CANCEL)
+    [listed] = history.input_items(running.state)
+    assert "_upstream" not in listed
+    told = history.context([history.documents(running.state)["items"]], ResponseRequest("m"))
+    assert told == [{**listed, "_upstream": sealed["_upstream"]}]
+
+
 def test_input_items_are_listed_with_ids() -> None:
     listed = history.input_items(over("answer").state)
     assert listed[0]["id"] == "msg_" + RESPONSE_ID.removeprefix("resp_") + "800000"
