@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from eventstore.follow import PATIENCE
+
 if TYPE_CHECKING:
     from serve_app.settings import Settings
 
@@ -24,6 +26,8 @@ class Limits:
     """A body that has not arrived by then never will; it holds a connection."""
     keep_alive: float = 15.0
     """Silence after which a comment shows a client and the proxies on the way that the stream lives."""
+    patience: float = PATIENCE
+    """How long a log that cannot be reached is waited for before a stream is cut."""
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:

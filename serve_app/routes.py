@@ -88,7 +88,8 @@ class ResponseRoutes:
         async with self._bus.subscribe(command.id) as live:
             await self._runtime.create(command)
             replay = ResponseReplay(self._reader, command.id)
-            async with aclosing(follow(replay, live, fresh=True)) as batches:
+            patience = self._limits.patience
+            async with aclosing(follow(replay, live, fresh=True, patience=patience)) as batches:
                 if asked.stream:
                     await self._send_events(call, batches)
                 else:
@@ -136,7 +137,8 @@ class ResponseRoutes:
             return
         async with self._bus.subscribe(response_id) as live:
             replay = ResponseReplay(self._reader, response_id)
-            async with aclosing(follow(replay, live, after)) as batches:
+            patience = self._limits.patience
+            async with aclosing(follow(replay, live, after, patience=patience)) as batches:
                 await self._send_events(call, batches)
 
     async def index(self, call: Call) -> None:

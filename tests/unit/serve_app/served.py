@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -76,17 +76,17 @@ class Connection:
             "client": client,
         }
         self._api = api
-        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
         self.started: dict[str, Any] | None = None
         self.chunks: list[bytes] = []
         self.complete = False
         self._news = asyncio.Condition()
-        self.task = asyncio.create_task(self._api(self.scope, self._incoming.get, self._send))
+        self.task = asyncio.create_task(self._api(self.scope, self.incoming.get, self._send))
 
     def leave(self) -> None:
         """The client closes the connection."""
-        self._incoming.put_nowait({"type": "http.disconnect"})
+        self.incoming.put_nowait({"type": "http.disconnect"})
 
     @property
     def status(self) -> int:
@@ -124,6 +124,13 @@ class Connection:
                 self.chunks.append(message["body"])
                 self.complete = not message.get("more_body", False)
             self._news.notify_all()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait, with a bound, for what tells nobody that it happened."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # There is no event to wait for: the parts are the real ones.
+            await asyncio.sleep(0.01)
 
 
 def events_of(text: bytes) -> list[dict[str, Any]]:
