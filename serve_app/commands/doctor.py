@@ -38,7 +38,7 @@ class Finding:
 def _run(**given: str | None) -> None:
     findings = list(examine(table.read(given, os.environ)))
     for finding in findings:
-        print(f"{'ok ' if finding.good else 'BAD'}  {finding.what:<14}{finding.text}")
+        print(f"{'ok ' if finding.good else 'BAD'}  {finding.what:<16}{finding.text}")
     raise SystemExit(0 if all(finding.good for finding in findings) else 1)
 
 
@@ -48,7 +48,7 @@ command = click.Command(
     params=[
         click.Option([option.flag], help=f"{option.explanation}  [{option.variable}]")
         for option in table.options()
-        if option.name in ("host", "port", "data_dir", "config", "nats_url")
+        if option.name in ("host", "port", "data_dir", "config", "nats_url", "upstream_url", "upstream_key")
     ],
     help="Explain what is wrong: the programs needed, the data directory, the port, the running instance.",
 )
@@ -71,9 +71,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _program(
         "HAProxy", haproxy.find(), "install ray[serve] on Linux; Serve's own proxy is ten times slower"
     )
-    if settings.config is not None:
-        path = settings.config
-        yield _checked("configuration", f"{path} can be read", lambda: checks.check_config(path))
+    models = f"{settings.config} can be used" if settings.config else "no file; simulated and what is found"
+    yield _checked("models", models, lambda: checks.check_models(settings))
     running = read_runtime(settings.data_dir)
     if running is None or not psutil.pid_exists(running["pid"]):
         yield from _stopped(settings)

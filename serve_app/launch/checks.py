@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
-import yaml
-
+from runtime import config
 from serve_app.launch.data_dir import port_problem
 from serve_app.launch.errors import CannotStart
 from serve_app.settings import Settings
@@ -13,8 +12,7 @@ from serve_app.settings import Settings
 
 def check(settings: Settings) -> None:
     """Raise `CannotStart` with one clear line when these settings cannot work on this machine."""
-    if settings.config is not None:
-        check_config(settings.config)
+    check_models(settings)
     if settings.port and (problem := port_problem(settings.host, settings.port)) is not None:
         raise CannotStart(
             f"port {settings.port} on {settings.host} cannot be listened on ({problem}): "
@@ -22,16 +20,11 @@ def check(settings: Settings) -> None:
         )
 
 
-def check_config(path: Path) -> None:
-    """Raise `CannotStart` when the configuration file cannot be read."""
+def check_models(settings: Settings) -> None:
+    """Raise `CannotStart` when the file of models, or the upstream that settings name, cannot be used."""
+    given = {config.URL_ENV: settings.upstream_url, config.KEY_ENV: settings.upstream_key}
+    environ = os.environ | {name: value for name, value in given.items() if value is not None}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as reason:
-        raise CannotStart(
-            f"--config {path} cannot be read ({(reason.strerror or str(reason)).lower()})"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as reason:
-        where = " ".join(str(reason).split())
-        raise CannotStart(f"--config {path} is no valid YAML: {where}") from None
-    if content is not None and not isinstance(content, dict):
-        raise CannotStart(f"--config {path} must be a mapping with keys such as models and agents")
+        config.load(settings.config, environ)
+    except config.ConfigError as error:
+        raise CannotStart(" ".join(str(error).split())) from None

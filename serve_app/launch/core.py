@@ -8,6 +8,7 @@ session, Ray and HAProxy included.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import os
@@ -16,7 +17,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +26,9 @@ import ray
 from ray import serve
 from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray.exceptions import RayError
 
+from actors import cluster
 from serve_app.launch import processes
 from serve_app.launch.errors import CannotStart, StartFailed
 from serve_app.launch.orders import Orders
@@ -35,6 +39,15 @@ NAMESPACE: Final = "rayspond"
 _OBJECT_STORE_BYTES: Final = 512 * 1024 * 1024
 _READY_LIMIT_S: Final = 60.0
 _STOP_LIMIT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What an import path names."""
+
+    build: Callable[[Settings], serve.Application]
+    actors: Callable[[Settings], Any] | None
+    """`cluster_config` beside it: how its actors are to run.  An application without needs none."""
 
 
 class Report:
@@ -55,45 +68,75 @@ class Report:
 def main() -> None:
     """Run until told to stop.  Argument: the pipe's file descriptor."""
     report = Report(int(sys.argv[1]))
-    stop = threading.Event()
     line = sys.stdin.buffer.readline()
     if not line:
         return
-    threading.Thread(target=_listen, args=(stop,), daemon=True).start()
     try:
-        asyncio.run(_run(Orders.parse(line), report, stop))
+        asyncio.run(_until_stopped(Orders.parse(line), report))
     except CannotStart as reason:
         report.send({"failed": str(reason), "usage": not isinstance(reason, StartFailed)})
     except Exception as error:  # noqa: BLE001  (whatever it is, the supervisor tells it in one line)
         sys.excepthook(type(error), error, error.__traceback__)
-        report.send(
-            {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0:1]}", "usage": False}
-        )
+        words = str(error).strip().splitlines()
+        report.send({"failed": f"{type(error).__name__}: {words[-1] if words else ''}", "usage": False})
     # Ray's own way out waits for processes that the supervisor ends faster.
     sys.stdout.flush()
     os._exit(0)
 
 
-async def _run(orders: Orders, report: Report, stop: threading.Event) -> None:
+async def _until_stopped(orders: Orders, report: Report) -> None:
+    run = asyncio.ensure_future(_run(orders, report))
+    loop = asyncio.get_running_loop()
+    threading.Thread(target=_listen, args=(loop, run), daemon=True).start()
+    with contextlib.suppress(asyncio.CancelledError):
+        await run
+
+
+async def _run(orders: Orders, report: Report) -> None:
+    """Start everything, then wait to be cancelled."""
     settings = orders.settings
     # The application's modules are imported while Ray's processes start.
-    build = asyncio.create_task(asyncio.to_thread(_load, settings.app))
+    loading = asyncio.create_task(asyncio.to_thread(_load, settings.app))
     began = time.monotonic()
     address = await asyncio.to_thread(_start_ray, settings.address, orders.scratch)
     _check_log(settings)
     report.send({"ray_address": address})
     report.step("Ray", address, began)
+    application = await loading
+    try:
+        await asyncio.gather(
+            _start_actors(application, settings, report), asyncio.to_thread(_start_serve, settings)
+        )
+        began = time.monotonic()
+        await asyncio.to_thread(
+            serve.run, application.build(settings), name=APPLICATION, route_prefix="/", blocking=False
+        )
+        await asyncio.to_thread(_wait_ready, orders.http_url)
+        report.step("API", f"{orders.http_url}, {settings.replicas} replicas", began)
+        report.send({"ready": True})
+        await asyncio.Event().wait()
+    finally:
+        await _put_down(settings)
+
+
+async def _start_actors(application: Application, settings: Settings, report: Report) -> None:
+    if application.actors is None:
+        return
     began = time.monotonic()
-    await asyncio.to_thread(_start_serve, settings)
-    application = (await build)(settings)
-    await asyncio.to_thread(serve.run, application, name=APPLICATION, route_prefix="/")
-    await asyncio.to_thread(_wait_ready, orders.http_url)
-    report.step("Serve", f"{settings.replicas} replicas", began)
-    report.send({"ready": True})
-    await asyncio.to_thread(stop.wait)
+    await cluster.start(application.actors(settings))
+    report.step("Actors", f"{settings.hosts} warm hosts, {settings.slots} slots each", began)
+
+
+async def _put_down(settings: Settings) -> None:
+    """Let the actors finish what they hold.  The supervisor ends a Ray of our own whole afterwards."""
+    steps: list[Awaitable[Any]] = [cluster.stop()]
     if settings.address != "local":
-        # A Ray of our own is ended whole; from another one only what is ours is taken away.
-        await asyncio.wait_for(asyncio.to_thread(serve.delete, APPLICATION), _STOP_LIMIT_S)
+        steps.append(asyncio.to_thread(serve.delete, APPLICATION))
+    for step in steps:
+        try:
+            await asyncio.wait_for(step, _STOP_LIMIT_S / len(steps))
+        except (TimeoutError, RayError) as error:
+            print(f"no answer when asked to stop ({type(error).__name__})", file=sys.stderr)
 
 
 def _start_ray(address: str, scratch: Path) -> str:
@@ -135,15 +178,15 @@ def _start_serve(settings: Settings) -> None:
     serve.start(http_options={"host": host, "port": settings.port})
 
 
-def _load(import_path: str) -> Callable[[Settings], serve.Application]:
-    module, _, name = import_path.partition(":")
+def _load(import_path: str) -> Application:
+    module_name, _, name = import_path.partition(":")
     try:
-        build: Callable[[Settings], serve.Application] = getattr(importlib.import_module(module), name)
+        module = importlib.import_module(module_name)
+        return Application(getattr(module, name), getattr(module, "cluster_config", None))
     except (ImportError, AttributeError, ValueError) as reason:
         raise CannotStart(
             f"--app {import_path} cannot be imported ({reason}): name it as module:function"
         ) from None
-    return build
 
 
 def _wait_ready(http_url: str) -> None:
@@ -163,10 +206,10 @@ def _wait_ready(http_url: str) -> None:
     raise StartFailed(f"{http_url}/readyz did not become ready in {_READY_LIMIT_S:.0f} s; it said: {answer}")
 
 
-def _listen(stop: threading.Event) -> None:
-    """Wait for `stop`; the end of input instead means that the supervisor died."""
+def _listen(loop: asyncio.AbstractEventLoop, run: asyncio.Future[None]) -> None:
+    """Cancel `run` when `stop` comes; the end of input instead means that the supervisor died."""
     if sys.stdin.buffer.readline().strip() == b"stop":
-        stop.set()
+        loop.call_soon_threadsafe(run.cancel)
         return
     own = processes.current()
     processes.end(lambda: processes.family([own]), grace_s=0)

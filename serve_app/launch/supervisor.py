@@ -26,7 +26,7 @@ from serve_app.launch.errors import CannotStart, StartFailed
 from serve_app.launch.nats_server import NatsServer
 from serve_app.launch.orders import Orders
 from serve_app.launch.output import Output
-from serve_app.settings import Settings
+from serve_app.settings import PREFIX, Settings
 
 _VERSION: Final = "0.1.0"
 _NATS_LIMIT_S: Final = 20.0
@@ -136,8 +136,9 @@ class Supervisor:
         if data is None:
             return
         data.remove_runtime()
-        if self._core is not None and self._ready and self._core.returncode is None:
+        if self._ready:
             self._output.line("stopping ...")
+        if self._core is not None and (self._ready or self._settings.address != "local"):
             self._stop_core(self._core)
         began = time.monotonic()
         clean = processes.end(
@@ -171,6 +172,10 @@ class Supervisor:
         scratch = data.make_scratch()
         variables = dict(os.environ)
         variables["PYTHONPATH"] = environment.import_path(variables.get("PYTHONPATH"))
+        # What was given as an option reaches every process the same way as what was in the environment.
+        for name in ("upstream_url", "upstream_key"):
+            if (value := getattr(settings, name)) is not None:
+                variables[f"{PREFIX}{name.upper()}"] = value
         if settings.address == "local":
             own, found = environment.own_ray(
                 data.secret_file("ray-token"), scratch, settings.host, settings.port
@@ -199,7 +204,7 @@ class Supervisor:
         settings = dataclasses.replace(
             settings,
             nats_url=runtime_url,
-            log_url=settings.log_url or f"sqlite:///{data.path / 'log.db'}",
+            log_url=settings.log_url or f"sqlite:///{data.path}",
         )
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         http_url = f"http://{host}:{settings.port}"
