@@ -46,8 +46,8 @@ def ask(model: str, *items: dict[str, Any], **fields: Any) -> ModelRequest:
 
 
 def upstream_of(fake: FakeUpstream, adapter: Adapter = "openai_chat", **fields: Any) -> Upstream:
-    """The fake as an upstream whose patience a test can wait for."""
-    timeouts = fields.pop("timeouts", Timeouts(connect=2, first_byte=2, idle=0.3))
+    """The fake as an upstream, with more patience than a busy machine needs."""
+    timeouts = fields.pop("timeouts", Timeouts(connect=20, first_byte=20, idle=20))
     return Upstream("fake", adapter, fake.url, timeouts=timeouts, **fields)
 
 
@@ -114,7 +114,7 @@ async def call(model: Model, request: ModelRequest) -> Said:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, at most five seconds."""
-    async with asyncio.timeout(5):
+    """Wait for a condition, at most half a minute."""
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  # the fake counts; it has no event to wait for
             await asyncio.sleep(0.005)

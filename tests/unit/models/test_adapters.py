@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from runtime.catalog import Adapter, Timeouts
+from runtime.catalog import Adapter
 from runtime.model import CallStarted, ItemOpened, Usage
 from runtime.models.json_text import dumps
 from runtime.models.open import ModelPool
@@ -131,8 +131,8 @@ async def test_connections_are_used_again(fake: FakeUpstream, pool: ModelPool, a
 async def test_nothing_is_read_while_the_consumer_does_not_ask(
     fake: FakeUpstream, pool: ModelPool, adapter: Adapter
 ) -> None:
-    total = 60_000  # about 10 MB, far more than the buffers on the way hold
-    model = pool.open(upstream_of(fake, adapter, timeouts=Timeouts(idle=5)))
+    total = 40_000  # about 7 MB, far more than the buffers on the way hold
+    model = pool.open(upstream_of(fake, adapter))
     async with model.call(ask(f"fake?deltas={total}", user("hi"))) as batches:
         await anext(batches)
         await anext(batches)
