@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -258,7 +258,7 @@ class FlakyStore:
     """A way to the log on which appends fail as `faults` say, one after the other, and then no more.
 
     `away`: nothing happened; `lost`: it did not happen, but nobody can tell; `late`: it happened, but nobody
-    can tell.
+    can tell; `later`: it happens only when the store is asked again.
     """
 
     log: MemoryEventStore
@@ -266,6 +266,7 @@ class FlakyStore:
     blind: bool = False
     """Whether nothing can be read on it."""
     appends: int = 0
+    late: list[Unit] = field(default_factory=list)
 
     def read(self, stream: str, after: int = -1) -> AsyncIterator[Record]:
         if self.blind:
@@ -277,12 +278,30 @@ class FlakyStore:
         fault = self.faults.pop(0) if self.faults else ""
         if fault == "away":
             raise StoreUnavailable("the test says so")
-        if fault == "lost":
+        if fault in ("lost", "later"):
+            self.late += [unit] if fault == "later" else []
             raise OutcomeUnknown("the test says so")
+        while self.late:
+            await self.log.append(self.late.pop())
         recorded = await self.log.append(unit)
         if fault == "late":
             raise OutcomeUnknown("the test says so")
         return recorded
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.log, name)
+
+
+@dataclass
+class LateTake:
+    """A way to the log on which something else happens before a stream is taken."""
+
+    log: MemoryEventStore
+    before: Callable[[], Awaitable[None]]
+
+    async def take(self, stream: str, *, epoch: int, owner: str | None, state: str | None = None) -> Head:
+        await self.before()
+        return await self.log.take(stream, epoch=epoch, owner=owner, state=state)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.log, name)

@@ -29,6 +29,7 @@ from tests.unit.actors.kit import (
     ENDED,
     ID,
     FlakyStore,
+    LateTake,
     ScriptedModel,
     SlowStore,
     Step,
@@ -271,14 +272,14 @@ async def test_a_response_stops_at_its_time_limit() -> None:
 # -- When the log is away ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ["away", "lost", "late"])
+@pytest.mark.parametrize("fault", ["away", "lost", "late", "later"])
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
 def test_a_log_that_stumbles_costs_time_and_nothing_else(fault: str, at: int) -> None:
     """Whether a commit of unknown outcome happened or not: it is recorded and shown once."""
 
     async def scenario() -> None:
         world = World(ScriptedModel(always(*says("one", "two", "three", apart=0.1))))
-        flaky = FlakyStore(world.store, [""] * at + [fault, "away"])
+        flaky = FlakyStore(world.store, [""] * at + [fault, *(["away"] if fault != "later" else [])])
         follower = asyncio.create_task(world.follow())
         actor = world.actor(store=flaky)
         await actor.create(create(), start=True)
@@ -322,6 +323,31 @@ async def test_a_zombie_loses_its_next_commit_and_shows_nothing() -> None:
     assert len(world.told) == told
     assert "zombie" not in text_of(await world.shown())
     assert check_shown(await world.shown())["error"]["code"] == "interrupted"
+
+
+@in_virtual_time
+async def test_what_the_former_owner_committed_while_it_was_replaced_is_not_lost() -> None:
+    gate = asyncio.Event()
+    first: list[Step] = [[ItemOpened("message"), TextDelta("a")], gate, [TextDelta("b")], asyncio.Event()]
+    world = World(ScriptedModel(in_turn(first, says("c"))))
+    former = world.actor("host-1")
+    await former.create(create(), start=True)
+    running = asyncio.create_task(former.run())
+    await settle()
+
+    async def meanwhile() -> None:
+        gate.set()
+        await settle()
+
+    heir = world.actor("host-2", LateTake(world.store, meanwhile))
+    await heir.resume(await world.head())
+    await heir.run()
+    shown = await world.shown()
+    assert check_shown(shown)["status"] == "completed"
+    assert text_of(shown) == "abc"
+    assert world.model.requests[1].items[1]["content"][0]["text"] == "ab"
+    running.cancel()
+    await asyncio.wait({running})
 
 
 @in_virtual_time
