@@ -232,6 +232,8 @@ def growing_part(item: OpenItem, event: Appended) -> Part | None:
 
 def wire_index(item: OpenItem, kind: PartKind, place: int) -> int:
     """`content_index` or `summary_index` of the part at `place`: each of the two lists counts from 0."""
+    if place == 0:
+        return 0
     summary = kind == "summary_text"
     return sum((part.kind == "summary_text") == summary for part in item.parts[:place])
 

@@ -8,7 +8,8 @@ The shapes and their order are PROTOCOL.md's, section d.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -121,12 +122,16 @@ class _Writer:
 
     def place(self, kind: PartKind, index: int) -> dict[str, Any]:
         """Where a part stands."""
-        where: dict[str, Any] = {"item_id": self.item.id, "output_index": self.item.output_index}
-        if kind == "summary_text":
-            where["summary_index"] = index
-        elif kind != "arguments":
-            where["content_index"] = index
-        return where
+        return _where(self.item.id, self.item.output_index, kind, index)
+
+
+def _where(item_id: str, output_index: int, kind: PartKind, index: int) -> dict[str, Any]:
+    where: dict[str, Any] = {"item_id": item_id, "output_index": output_index}
+    if kind == "summary_text":
+        where["summary_index"] = index
+    elif kind != "arguments":
+        where["content_index"] = index
+    return where
 
 
 def _item_started(state: ResponseState, event: e.ItemStarted) -> list[WireEvent]:
@@ -162,43 +167,62 @@ def _appended(state: ResponseState, event: Appended) -> list[WireEvent]:
     item = state.open_item
     if item is None:
         return []
-    writer = _Writer(state, item)
     kind = PART_KINDS[type(event)]
     place = len(item.parts) - 1
+    shown: list[WireEvent] = []
     if growing_part(item, event) is None:
-        if item.parts:
-            _close_part(writer, _names(state), item.parts[-1], place, "completed")
         place += 1
-        _open_part(writer, kind, wire_index(item, kind, place))
+        shown = _next_part(state, item, kind, place)
     type_ = f"{_names(state)[kind]}.delta"
-    where = writer.place(kind, wire_index(item, kind, place))
-    writer.events += _deltas(state, writer.number, type_, where, event.deltas)
+    around = _around(type_, kind, item.id, item.output_index, wire_index(item, kind, place))
+    shown += _deltas(state, state.next_number + len(shown), type_, around, event.deltas)
+    return shown
+
+
+def _next_part(state: ResponseState, item: OpenItem, kind: PartKind, place: int) -> list[WireEvent]:
+    """One part ends and the next begins."""
+    writer = _Writer(state, item)
+    if item.parts:
+        _close_part(writer, _names(state), item.parts[-1], place - 1, "completed")
+    _open_part(writer, kind, wire_index(item, kind, place))
     return writer.events
 
 
-def _deltas(
-    state: ResponseState, first: int, type: str, where: Mapping[str, Any], deltas: tuple[str, ...]
-) -> Iterator[WireEvent]:
-    """One wire event a delta.
+Around = tuple[bytes, bytes, bytes]
+"""The constant bytes of a delta event: before its number, between number and text, and behind the text."""
 
-    All that is alike is formatted once: tokens are the bulk of what is shown, and this halves their cost.
-    The bytes are those that `dumps` would have made.
-    """
-    prefix = b'{"type":"%b","sequence_number":' % type.encode()
-    middle = b"," + dumps(where)[1:-1] + b',"delta":'
-    suffix = b',"logprobs":[]}' if type == "response.output_text.delta" else b"}"
-    seed = state.created.obfuscation if state.created else None
-    if seed is not None and type != "response.refusal.delta":
-        return _obfuscated(seed, first, type, (prefix, middle, suffix), deltas)
-    quote = orjson.dumps
+
+@lru_cache(maxsize=1024)  # As many items as are being said in one process, and then some.
+def _around(type: str, kind: PartKind, item_id: str, output_index: int, index: int) -> Around:
+    where = _where(item_id, output_index, kind, index)
     return (
-        WireEvent(number, type, b"%b%d%b%b%b" % (prefix, number, middle, quote(delta), suffix))
-        for number, delta in enumerate(deltas, first)
+        b'{"type":"%b","sequence_number":' % type.encode(),
+        b"," + dumps(where)[1:-1] + b',"delta":',
+        b',"logprobs":[]}' if kind == "output_text" else b"}",
     )
 
 
+def _deltas(
+    state: ResponseState, first: int, type: str, around: Around, deltas: tuple[str, ...]
+) -> Iterable[WireEvent]:
+    """One wire event a delta.
+
+    All that is alike was formatted once: tokens are the bulk of what is shown, and this halves their cost.
+    The bytes are those that `dumps` would have made.
+    """
+    seed = state.created.obfuscation if state.created else None
+    if seed is not None and type != "response.refusal.delta":
+        return _obfuscated(seed, first, type, around, deltas)
+    prefix, middle, suffix = around
+    quote = orjson.dumps
+    return [
+        WireEvent(number, type, b"%b%d%b%b%b" % (prefix, number, middle, quote(delta), suffix))
+        for number, delta in enumerate(deltas, first)
+    ]
+
+
 def _obfuscated(
-    seed: str, first: int, type: str, around: tuple[bytes, bytes, bytes], deltas: tuple[str, ...]
+    seed: str, first: int, type: str, around: Around, deltas: tuple[str, ...]
 ) -> Iterator[WireEvent]:
     """Deltas whose length does not betray the token: padded by characters that only the seed knows."""
     prefix, middle, suffix = around
