@@ -16,10 +16,11 @@ from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from eventstore.errors import StoreUnavailable
+from eventstore.sql.clock import wall_clock
 from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.owner_lock import OwnerLock
 from eventstore.sql.requests import Answer, Request
-from eventstore.sql.sqlite_commit import SqliteCommitter, wall_clock
+from eventstore.sql.sqlite_commit import SqliteCommitter
 from eventstore.sql.sqlite_connection import DATABASE
 from eventstore.sql.sqlite_writer import SqliteWriter
 from eventstore.sql.writer_socket import WriterServer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from sqlalchemy.dialects import sqlite
 from eventstore import chain
 from eventstore.errors import LogCorrupted, StoreUnavailable
 from eventstore.events import Claim, Head, Record
+from eventstore.sql.clock import wall_clock
 from eventstore.sql.schema import STREAMS
 from eventstore.sql.sqlite_connection import DATABASE
 from eventstore.sql.sqlite_text import CLAIM, HEAD_COLUMNS, head_of
@@ -70,11 +70,6 @@ _HEADS: Final = select(
 
 
 _DIALECT: Final = sqlite.dialect(paramstyle="named")
-
-
-def wall_clock() -> int:
-    """Milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000
 
 
 class SqliteLogReader:

@@ -15,12 +15,12 @@ from typing import Final, cast
 
 from eventstore.errors import EventStoreError, Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
 from eventstore.events import Append, Head, Recorded, Unit
+from eventstore.sql.clock import wall_clock
 from eventstore.sql.owner import LogOwner
 from eventstore.sql.owner_lock import ProcessIdentity, read_owner
 from eventstore.sql.reader import SqliteLogReader
 from eventstore.sql.remote_writer import BlockingWriter, OwnerHangs, RemoteWriter
 from eventstore.sql.requests import Answer, Bury, Expired, Renew, Request, SaveCursor, Take
-from eventstore.sql.sqlite_commit import wall_clock
 from eventstore.unit import check_unit
 
 _log = logging.getLogger(__name__)

@@ -32,6 +32,7 @@ from eventstore.errors import (
 )
 from eventstore.events import Append, Claim, Document, Head, Recorded, Unit
 from eventstore.sql import sqlite_text as sql
+from eventstore.sql.clock import wall_clock
 from eventstore.sql.leases import Leases
 from eventstore.sql.requests import Bury, Expired, Outcome, Renew, Request, SaveCursor, Take
 from eventstore.sql.sqlite_connection import connect_writer, truncate_wal
@@ -42,11 +43,6 @@ _STREAMS_KEPT: Final = 10_000
 
 _TRUNCATE_EVERY_S: Final = 1.0
 """Emptying the write-ahead log costs a few milliseconds; many erasures share one."""
-
-
-def wall_clock() -> int:
-    """Milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(slots=True)

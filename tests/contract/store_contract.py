@@ -5,9 +5,11 @@ An adapter joins the suites, these and the state machine of tests/property, by o
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from eventstore.events import (
@@ -24,7 +26,9 @@ from eventstore.events import (
 )
 from eventstore.memory import MemoryEventStore
 from eventstore.ports import EventStore, LogReader
+from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.sqlite import SqliteEventStore
+from eventstore.sql.sqlite_connection import DATABASE
 
 
 @dataclass
@@ -58,7 +62,21 @@ async def open_memory(folder: Path, clock: Clock) -> EventStore:
     return MemoryEventStore(now=clock.now, monotonic=clock.monotonic)
 
 
+@cache
+def _empty_database() -> bytes:
+    """What the migrations make of nothing: hundreds of tests need it, and one run of them is enough."""
+    with tempfile.TemporaryDirectory() as folder:
+        migrate_sqlite(Path(folder) / DATABASE)
+        return (Path(folder) / DATABASE).read_bytes()
+
+
+def _prepare(folder: Path) -> None:
+    if not (folder / DATABASE).exists():
+        (folder / DATABASE).write_bytes(_empty_database())
+
+
 async def open_sqlite(folder: Path, clock: Clock) -> EventStore:
+    _prepare(folder)
     return await SqliteEventStore.open(folder, may_own=True, now=clock.now, monotonic=clock.monotonic)
 
 
@@ -69,6 +87,7 @@ class SqliteClient(SqliteEventStore):
 
     @classmethod
     async def open_both(cls, folder: Path, clock: Clock) -> EventStore:
+        _prepare(folder)
         owner = await SqliteEventStore.open(folder, may_own=True, now=clock.now, monotonic=clock.monotonic)
         client = cls(folder, may_own=False, now=clock.now)
         client.owner = owner
