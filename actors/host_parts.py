@@ -46,7 +46,12 @@ class HostParts:
         bus = await NatsLiveBus.connect(config.nats_url, spec.name)
         identity = ActorIdentity(host=spec.name, actor=spec.name, node=node, pid=os.getpid())
         ports = ActorPorts(
-            store=store, bus=bus, open_model=recorded_model(ModelPool(os.environ)), now=time.time, sleep=asyncio.sleep, host=identity
+            store=store,
+            bus=bus,
+            open_model=recorded_model(ModelPool(os.environ)),
+            now=time.time,
+            sleep=asyncio.sleep,
+            host=identity,
         )
         host = ActorHost(ports, isolation=spec.isolation, slots=spec.slots, queue_limit=config.queue_limit)
         lease = LeaseKeeper(

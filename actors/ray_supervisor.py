@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Any
 
 from actors.config import ClusterConfig
@@ -66,9 +67,10 @@ class SupervisorProcess:
         events: tuple[list[bytes], bool] = await self._parts.view.events(response_id, after, timeout)
         return events
 
-    async def config(self) -> ClusterConfig:
-        """What this cluster was started with."""
-        return self._config
+    async def pid(self) -> int:
+        """The process that watches over the cluster."""
+        await self._supervisor()
+        return os.getpid()
 
     async def relay_lag(self) -> int:
         """How many positions the public subjects are behind the log."""

@@ -25,6 +25,9 @@ from runtime.response.replay import ResponseReplay
 DATA_BYTES_MAX: Final = 512 * 1024
 """Larger data stays behind; a reference to the API goes instead."""
 
+CATEGORIES: Final = ("response", "transient")
+"""Streams that are responses, stored ones and those that are soon erased."""
+
 _EVENT: Final = b"event: "
 _DATA: Final = b"\ndata: "
 
@@ -64,7 +67,8 @@ def response_relay(store: EventStore, live: NatsLiveBus, settings: JetStreamSett
 
     async def open_replay(stream: str) -> ResponseReplay | None:
         head = await store.head(stream)
-        return ResponseReplay(store, stream) if head is not None and head.category == "response" else None
+        known = head is not None and head.category in CATEGORIES
+        return ResponseReplay(store, stream) if known else None
 
     return Relay(store, live, NatsPublicBus(live.connection, settings), Renders(open_replay).batch, messages)
 
