@@ -125,7 +125,8 @@ class NatsConnection:
     async def wait_connected(self, timeout: float) -> bool:
         """Wait for a connection, at most `timeout` seconds."""
         try:
-            await asyncio.wait_for(self._settled.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._settled.wait()
         except TimeoutError:
             return False
         return True
@@ -202,7 +203,9 @@ class NatsConnection:
             server = self._servers[attempt % len(self._servers)]
             attempt += 1
             try:
-                wire = await asyncio.wait_for(self._connect(server), CONNECT_TIMEOUT)
+                # Not wait_for: in Python 3.11 it can swallow the cancellation that closing sends.
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    wire = await self._connect(server)
             except (OSError, TimeoutError, ssl.SSLError, ValueError) as error:
                 self.last_error = f"{server.host}:{server.port}: {error or type(error).__name__}"
                 if not told:

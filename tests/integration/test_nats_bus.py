@@ -199,6 +199,14 @@ async def test_without_a_server_it_works_silently(tmp_path: Path) -> None:
     await bus.aclose()
 
 
+async def test_closing_ends_at_any_moment(server: NatsServer) -> None:
+    """Also while it connects, or is refused: closing never waits for a server."""
+    for delay in range(60):
+        refused = NatsConnection(server.url.replace("runtime-secret", "wrong"))
+        await refused.open(delay / 5000)
+        await asyncio.wait_for(refused.aclose(), 5)
+
+
 async def test_closing_sends_what_waits(server: NatsServer, listener: NatsLiveBus) -> None:
     async with listener.subscribe("resp_1") as heard:
         bus = await NatsLiveBus.connect(server.url)

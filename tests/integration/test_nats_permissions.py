@@ -163,7 +163,7 @@ async def test_nobody_else_is_let_in(server: NatsServer, login: str) -> None:
         await asyncio.sleep(0.01)
     assert "Authorization Violation" in (stranger.last_error or "")
     assert not stranger.connected
-    await stranger.aclose()
+    await asyncio.wait_for(stranger.aclose(), 10)
 
 
 async def test_the_server_is_not_one_of_the_versions_with_holes(runtime: NatsLiveBus) -> None:
