@@ -16,6 +16,12 @@ from serve_app.settings import Settings
 api = FastAPI()
 
 
+async def _forever() -> AsyncIterator[bytes]:
+    while True:
+        yield b"."
+        await asyncio.sleep(0.1)
+
+
 @serve.deployment(ray_actor_options={"num_cpus": 0})
 @serve.ingress(api)
 class Echo:
@@ -34,12 +40,6 @@ class Echo:
     async def stream(self) -> StreamingResponse:
         """Never ends by itself."""
         return StreamingResponse(_forever())
-
-
-async def _forever() -> AsyncIterator[bytes]:
-    while True:
-        yield b"."
-        await asyncio.sleep(0.1)
 
 
 def build(settings: Settings) -> serve.Application:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -153,6 +154,8 @@ class Instance:
             with suppress(psutil.Error):
                 process.kill()
         self.process.wait(10)
+        with suppress(OSError):
+            shutil.rmtree((self.data_dir / "scratch.path").read_text(), ignore_errors=True)
 
     def get(self, path: str) -> tuple[int, bytes]:
         """GET something of its API."""
