@@ -75,7 +75,8 @@ class Api:
 
     def use(self, catalog: Catalog) -> None:
         """Take another catalog for requests from now on."""
-        self._models.catalog = self._responses.catalog = catalog
+        self._models.catalog = catalog
+        self._responses.use(catalog)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, as ASGI has it."""

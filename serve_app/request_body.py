@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from runtime.catalog import Catalog, Resolved
+from runtime.catalog import Catalog
 from runtime.response.request import ResponseRequest
 from serve_app.errors import ApiError, bad_request, invalid, not_supported
 from serve_app.input_items import input_items
@@ -120,12 +120,11 @@ class Asked(NamedTuple):
     """A request that can be served, as far as it can be told without the log."""
 
     request: ResponseRequest
-    agent: Resolved
     stream: bool
 
 
 def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_size: int) -> Asked:
-    """The request in its normal form, with the model or agent that it names.
+    """The request in its normal form.
 
     Raises `UnknownModel` and `ApiError`: 422 for types and bounds, 413 for an item that is too long, 400 for
     what makes no sense or is not served.
@@ -140,7 +139,7 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
                 message = "previous_response_id and conversation exclude each other. Send one of them."
                 raise bad_request(message, "conversation", "mutually_exclusive_parameters")
             raise not_supported(f"'{name}'", name, remedy)
-    agent = catalog.resolve(given.model)
+    offered = catalog.resolve(given.model).tools
     tools = function_tools(given.tools or ())
     return Asked(
         ResponseRequest(
@@ -156,7 +155,7 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
             metadata=_metadata(given.metadata or {}, limits.metadata),
             parallel_tool_calls=given.parallel_tool_calls is not False,
             tools=tools,
-            tool_choice=tool_choice(given.tool_choice, (*tools, *agent.tools)),
+            tool_choice=tool_choice(given.tool_choice, (*tools, *offered)),
             text=_text(given.text),
             reasoning=_reasoning(given),
             temperature=given.temperature,
@@ -170,7 +169,6 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
             safety_identifier=given.safety_identifier,
             prompt_cache_key=given.prompt_cache_key,
         ),
-        agent,
         bool(given.stream),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 from typing import Final, Literal
 
 from eventstore.errors import StoreUnavailable
@@ -47,7 +48,7 @@ class ResponseRoutes:
         project: str,
         code: str,
     ) -> None:
-        self.catalog = catalog
+        self.use(catalog)
         self._runtime = runtime
         self._responses = responses
         self._reader = runtime.reader
@@ -57,6 +58,12 @@ class ResponseRoutes:
         self._random_bytes = random_bytes
         self._project = project
         self._code = code
+
+    def use(self, catalog: Catalog) -> None:
+        """Take the models of another catalog from now on."""
+        self._catalog = catalog
+        # Writing a configuration out costs as much as all the rest of a short request, and few are asked for.
+        self._recorded = lru_cache(maxsize=256)(lambda model: catalog.resolve(model).public())
 
     def endpoints(self) -> Sequence[Endpoint]:
         """The rows of the table."""
@@ -78,7 +85,7 @@ class ResponseRoutes:
             remedy = "Send the request without it."
             raise not_supported("The header Idempotency-Key", "Idempotency-Key", remedy)
         body = await read_body(call, self._limits.body, self._limits.body_seconds)
-        asked = read_create(parse_object(body), self.catalog, self._limits, len(body))
+        asked = read_create(parse_object(body), self._catalog, self._limits, len(body))
         command = self._command(call, asked)
         if asked.request.background and not asked.stream:
             await self._runtime.create(command)
@@ -106,7 +113,7 @@ class ResponseRoutes:
             key_id=None,
             at=int(self._now()),
             request=asked.request,
-            agent=asked.agent.public(),
+            agent=self._recorded(asked.request.model),
             queued=asked.request.background,
             dialect=DIALECTS[dialect.lower()] if dialect is not None else "openai",
             code=self._code,

@@ -48,7 +48,7 @@ async def served(
     """Start, and end everything."""
     async with LocalCluster(models=models) as cluster:
         api = Api(cluster.client, catalog or Catalog(), limits=limits)
-        transport = httpx.ASGITransport(app=api, client=LOOPBACK)  # type: ignore[arg-type]  # ASGI's own types
+        transport = httpx.ASGITransport(app=api, client=LOOPBACK)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield Served(cluster, api, client)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import httpx
+import httpx2
 import openai
 import pytest
 from pydantic import BaseModel
@@ -14,9 +14,9 @@ from tests.unit.serve_app.served import LOOPBACK, Served
 
 @pytest.fixture
 async def client(server: Served) -> AsyncIterator[openai.AsyncOpenAI]:
-    transport = httpx.ASGITransport(app=server.api, client=LOOPBACK)
+    transport = httpx2.ASGITransport(app=server.api, client=LOOPBACK)
     async with (
-        httpx.AsyncClient(transport=transport) as http,
+        httpx2.AsyncClient(transport=transport) as http,
         openai.AsyncOpenAI(api_key="sk-x", base_url="http://localhost/v1", http_client=http) as one,
     ):
         yield one
