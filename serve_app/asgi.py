@@ -20,6 +20,7 @@ from serve_app.call import Call, ClientLeft
 from serve_app.errors import UNEXPECTED, problem_of
 from serve_app.guard import Guard
 from serve_app.health import Health
+from serve_app.hosts_route import HostRoutes
 from serve_app.limits import Limits
 from serve_app.models_route import ModelRoutes
 from serve_app.response_reader import ResponseReader
@@ -70,6 +71,7 @@ class Api:
             *self._responses.endpoints(),
             *self._models.endpoints(),
             *Health(runtime).endpoints(),
+            *HostRoutes(runtime).endpoints(),
         ]
         self.router = Router([*endpoints, *openapi.endpoints(endpoints)])
 
@@ -86,7 +88,6 @@ class Api:
             await _live(receive, send)
         else:
             await receive()
-            reason = "WebSocket mode is not served yet"
             reason = "WebSocket mode is not served yet"
             await send({"type": "websocket.close", "code": 1008, "reason": reason})
 

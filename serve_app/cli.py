@@ -9,6 +9,7 @@ from typing import Final
 
 COMMANDS: Final = {
     "serve": "serve_app.commands.serve",
+    "ps": "serve_app.commands.ps",
     "doctor": "serve_app.commands.doctor",
 }
 """Name to module, in the order in which `--help` lists them.  A module is imported when it is needed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from actors.orders import HostInfo, Running
 from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
 
@@ -45,6 +46,10 @@ class Runtime(Protocol):
 
     async def delete(self, response_id: str, by: str) -> None:
         """Cancel the response if it runs, then erase it.  Raises `actors.orders.UnknownResponse`."""
+        ...
+
+    async def running(self) -> list[tuple[HostInfo, list[Running]]]:
+        """Every host with the responses that run on it."""
         ...
 
     async def ready(self) -> list[str]:
