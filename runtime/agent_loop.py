@@ -106,7 +106,7 @@ class AgentLoop:
             return await self._journal.record(Finish(self._at()))
         # A model that worded its answer anew once is not asked to repeat it again.
         repeats = self._config.resume == "repeat" and not (state.call and state.call.resume == "prompt")
-        failures = 0
+        failures, pause = 0, 0.0
         while True:
             state = self._journal.state
             said = said_of(state)
@@ -114,6 +114,8 @@ class AgentLoop:
                 return await self._fail("interrupted", "The model's answer was interrupted. Create it anew.")
             if state.call is not None and state.attempt + 1 >= TRIES_MAX:
                 return await self._fail("interrupted", "The model's answer was interrupted too often.")
+            if pause:
+                await self._sleep(pause)
             way = plan(said, "repeat" if repeats else "prompt", first=state.call is None)
             attempt = _Attempt(self._journal, self._config.upstream.name, way, self._at)
             try:
@@ -123,6 +125,7 @@ class AgentLoop:
                 if has_calls(said):
                     return await attempt.end_with_calls()
                 repeats = False
+                pause = 0.0
                 await attempt.give_up("diverged", "The model did not repeat its words; it is asked to go on.")
                 continue
             if error is None:
@@ -130,11 +133,10 @@ class AgentLoop:
             failures += 1
             wait = self._wait(error, failures)
             if wait is None:
-                return await attempt.give_up(error.code, error.message, self._failure(error.code, error))
-            if self._config.resume == "fail" and attempt.has_spoken:
-                return await attempt.give_up(error.code, error.message, self._failure("interrupted", error))
+                end = Fail(self._at(), error.code, error.message)
+                return await attempt.give_up(error.code, error.message, end)
             await attempt.give_up(error.code, error.message)
-            await self._sleep(wait)
+            pause = wait
 
     def _wait(self, error: ModelError, failures: int) -> float | None:
         """Seconds until the next try, or None where there is none."""
@@ -144,9 +146,6 @@ class AgentLoop:
             return error.retry_after if error.retry_after <= RETRY_AFTER_MAX else None
         first, most = BACKOFF
         return min(first * 2.0 ** (failures - 1), most)
-
-    def _failure(self, code: str, error: ModelError) -> Fail:
-        return Fail(self._at(), code, error.message)
 
     async def _fail(self, code: str, message: str) -> None:
         await self._journal.record(Fail(self._at(), code, message))
@@ -198,8 +197,6 @@ class _Attempt:
         self._journal = journal
         self._upstream = upstream
         self._at = at
-        self.has_spoken = False
-        """Whether anything of what it said is recorded, or will be."""
         self._waiting: list[Command] = []
         self._begun = False
 
@@ -254,7 +251,6 @@ class _Attempt:
 
     def _flush(self, run: Sequence[ModelEvent]) -> None:
         if run:
-            self.has_spoken = True
             self._waiting.append(RecordOutput(tuple(run)))
 
     async def _commit(self, *then: Command) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import pytest
 
+from runtime.agent_loop import TRIES_MAX
 from runtime.model import (
     CallEnded,
     ItemClosed,
@@ -111,6 +113,9 @@ async def _dies(script: Script, resume: str, at: int, committed: bool, again: in
     assert counted(text_of(shown)) == list(range(WORDS)), (at, committed, again)
     assert len(final["output"]) == 1, "the same item went on"
     assert shown == await world.shown(), "whoever followed live saw what a replay shows"
+    assert ("model_call_started",) not in await world.commits(), "what shows nothing rides with what does"
+    seams = [event.resume for event in await world.events() if isinstance(event, e.ModelCallStarted)]
+    assert ("prompt", "repeat") not in pairwise(seams), "who worded it anew once is not asked to repeat it"
     epochs = [record.epoch async for record in world.store.read(ID)]
     assert epochs == sorted(epochs)
 
@@ -136,17 +141,20 @@ def test_an_upstream_that_breaks_off_twice_is_asked_again(resume: str, vary: boo
     virtual_time.run(scenario())
 
 
-def test_an_upstream_that_keeps_breaking_off_is_given_up() -> None:
+@pytest.mark.parametrize(
+    ("retries", "tries", "code"), [(2, 3, "upstream_interrupted"), (100, TRIES_MAX, "interrupted")]
+)
+def test_an_upstream_that_keeps_breaking_off_is_given_up(retries: int, tries: int, code: str) -> None:
     async def scenario() -> None:
         def script(request: ModelRequest, number: int) -> list[Step]:
-            return [[ItemOpened("message"), TextDelta(f" a{number}")], CUT]
+            return [[ItemOpened("message"), TextDelta(f" a{number % 10}")], CUT]
 
         world = World(ScriptedModel(script))
-        shown = await live_through(world, create(resume="prompt", retries=2), [None])
-        assert len(world.model.requests) == 3
+        shown = await live_through(world, create(resume="prompt", retries=retries), [None])
+        assert len(world.model.requests) == tries
         final = check_shown(shown)
-        assert (final["status"], final["error"]["code"]) == ("failed", "upstream_interrupted")
-        assert counted(text_of(shown)) == [0, 1, 2]
+        assert (final["status"], final["error"]["code"]) == ("failed", code)
+        assert counted(text_of(shown)) == [n % 10 for n in range(tries)]
 
     virtual_time.run(scenario())
 
@@ -160,6 +168,7 @@ def test_where_the_configuration_says_fail_an_interrupted_answer_fails(crashes: 
         final = check_shown(shown)
         assert (final["status"], final["error"]["code"]) == ("failed", "interrupted")
         assert len(world.model.requests) == 1
+        assert asyncio.get_running_loop().time() < 0.5, "nobody waits for a further try that never comes"
 
     virtual_time.run(scenario())
 
@@ -201,9 +210,10 @@ def calling(vary: bool) -> Script:
 def test_half_a_function_call_never_reaches_a_client_as_a_whole_one(resume: str, vary: bool) -> None:
     """Whatever is interrupted: a call that is shown completed is whole, and said once."""
 
-    async def scenario(at: int) -> None:
+    async def scenario(at: int, again: int | None) -> None:
         world = World(ScriptedModel(calling(vary)))
-        stores = [CrashingStore(world.store, at, committed=True), None]
+        second = [] if again is None else [CrashingStore(world.store, again, committed=True)]
+        stores = [CrashingStore(world.store, at, committed=True), *second, None]
         shown = await live_through(world, create(resume=resume), stores)
         final = check_shown(shown)
         assert final["status"] == "completed"
@@ -220,7 +230,8 @@ def test_half_a_function_call_never_reaches_a_client_as_a_whole_one(resume: str,
         assert [event["arguments"] for event in done] == [call["arguments"] for call in calls]
 
     for at in range(appends_of(calling(vary), resume)):
-        virtual_time.run(scenario(at))
+        for again in (None, 2, 4):
+            virtual_time.run(scenario(at, again))
 
 
 def test_a_function_call_after_half_a_message_closes_the_message() -> None:
