@@ -123,6 +123,8 @@ async def test_connections_are_used_again(fake: FakeUpstream, pool: ModelPool, a
     for _ in range(5):
         await call(model, ask("fake", user("hi")))
         await call(model, ask("fake?status=400", user("hi")))
+        # What is of no use any more, and the end of the body, come in reads of their own.
+        await call(model, ask("fake?late=1&write_bytes=40", user("hi")))
     assert fake.accepted == 1
     assert fake.aborted == 0
 
