@@ -1,8 +1,8 @@
 """The core: a child process that starts Ray, the actors and Serve, reports each step, and waits.
 
-It reads lines from its standard input: first its `Orders`, later `stop`.  It writes one JSON object a line to
-the pipe it was given.  When its input ends without `stop`, whoever started it is dead, and it ends its whole
-session, Ray and HAProxy included.
+It reads lines from its standard input: first its `Orders`, later `reload` or `stop`.  It writes one JSON object
+a line to the pipe it was given.  When its input ends without `stop`, whoever started it is dead, and it ends its
+whole session, Ray and HAProxy included.
 """
 
 from __future__ import annotations
@@ -85,15 +85,16 @@ def main() -> None:
 
 
 async def _until_stopped(orders: Orders, report: Report) -> None:
-    run = asyncio.ensure_future(_run(orders, report))
+    reload = asyncio.Event()
+    run = asyncio.ensure_future(_run(orders, report, reload))
     loop = asyncio.get_running_loop()
-    threading.Thread(target=_listen, args=(loop, run), daemon=True).start()
+    threading.Thread(target=_listen, args=(loop, run, reload), daemon=True).start()
     with contextlib.suppress(asyncio.CancelledError):
         await run
 
 
-async def _run(orders: Orders, report: Report) -> None:
-    """Start everything, then wait to be cancelled."""
+async def _run(orders: Orders, report: Report, reload: asyncio.Event) -> None:
+    """Start everything, then read the models again whenever `reload` is set, until cancelled."""
     settings = orders.settings
     # The application's modules are imported while Ray's processes start.
     loading = asyncio.create_task(asyncio.to_thread(_load, settings.app))
@@ -108,15 +109,25 @@ async def _run(orders: Orders, report: Report) -> None:
             _start_actors(application, settings, report), asyncio.to_thread(_start_serve, settings)
         )
         began = time.monotonic()
-        await asyncio.to_thread(
-            serve.run, application.build(settings), name=APPLICATION, route_prefix="/", blocking=False
-        )
+        await _deploy(application, settings)
         await asyncio.to_thread(_wait_ready, orders.http_url)
         report.step("API", f"{orders.http_url}, {settings.replicas} replicas", began)
         report.send({"ready": True})
-        await asyncio.Event().wait()
+        while await reload.wait():
+            reload.clear()
+            try:
+                await _deploy(application, settings)
+                report.send({"told": "the models were read again; new responses use them"})
+            except CannotStart as reason:
+                report.send({"told": f"the models stay as they were: {reason}"})
     finally:
         await _put_down(settings)
+
+
+async def _deploy(application: Application, settings: Settings) -> None:
+    """Deploy what `build` makes of the settings and the files that they name, or what changed in it."""
+    made = application.build(settings)
+    await asyncio.to_thread(serve.run, made, name=APPLICATION, route_prefix="/", blocking=False)
 
 
 async def _start_actors(application: Application, settings: Settings, report: Report) -> None:
@@ -206,11 +217,14 @@ def _wait_ready(http_url: str) -> None:
     raise StartFailed(f"{http_url}/readyz did not become ready in {_READY_LIMIT_S:.0f} s; it said: {answer}")
 
 
-def _listen(loop: asyncio.AbstractEventLoop, run: asyncio.Future[None]) -> None:
-    """Cancel `run` when `stop` comes; the end of input instead means that the supervisor died."""
-    if sys.stdin.buffer.readline().strip() == b"stop":
-        loop.call_soon_threadsafe(run.cancel)
-        return
+def _listen(loop: asyncio.AbstractEventLoop, run: asyncio.Future[None], reload: asyncio.Event) -> None:
+    """Take the supervisor's words until `stop`; the end of input instead means that it died."""
+    for line in sys.stdin.buffer:
+        if line.strip() == b"reload":
+            loop.call_soon_threadsafe(reload.set)
+        if line.strip() == b"stop":
+            loop.call_soon_threadsafe(run.cancel)
+            return
     own = processes.current()
     processes.end(lambda: processes.family([own]), grace_s=0)
     os._exit(1)

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -26,6 +27,7 @@ MARK: Final = "RAYSPOND_INSTANCE"
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _POLL_S: Final = 0.05
+_FILES: Final = 65536
 _KILL_WAIT_S: Final = 5.0
 _CLOCK_SLACK_S: Final = 2.0
 
@@ -75,6 +77,14 @@ def current() -> Session:
 def become_subreaper() -> None:
     """From now on orphaned descendants become our children instead of init's."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def allow_many_files() -> None:
+    """Raise the soft limit on open files, for us and our children: each open stream is at least one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def start(

@@ -39,7 +39,7 @@ _TICK_S: Final = 1.0
 
 
 def serve(settings: Settings) -> int:
-    """Start everything, keep it until SIGINT, SIGTERM or SIGHUP, end it.  The exit code.
+    """Start everything, keep it until SIGINT or SIGTERM, end it.  The exit code.
 
     Raises `CannotStart` when nothing could be started; nothing is left running then.
     """
@@ -54,10 +54,12 @@ def serve(settings: Settings) -> int:
 
 
 class Signals:
-    """The signals that end us, counted: the second one means at once."""
+    """The signals that end us, counted: the second one means at once.  SIGHUP asks for the models again."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.reload = False
+        self._terminal = sys.stdout.isatty()
         self.wakeup, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -72,8 +74,12 @@ class Signals:
         """Whether to stop at once."""
         return self.count > 1
 
-    def _hear(self, _number: int, _frame: FrameType | None) -> None:
-        self.count += 1
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        # A terminal that is closed sends SIGHUP, too; nobody could stop us with Ctrl-C any more.
+        if number == signal.SIGHUP and sys.stdout.isatty() == self._terminal:
+            self.reload = True
+        else:
+            self.count += 1
 
 
 class Supervisor:
@@ -98,6 +104,7 @@ class Supervisor:
         """Check, clean up after an earlier run, start NATS and the core.  Raises `CannotStart`."""
         data = self._data = DataDir(self._settings.data_dir)
         processes.become_subreaper()
+        processes.allow_many_files()
         self._end_leftovers(data)
         check(self._settings)
         host = self._settings.host
@@ -129,6 +136,9 @@ class Supervisor:
             if not self._ready and time.monotonic() - self._began > _START_LIMIT_S:
                 raise StartFailed(f"not ready after {_START_LIMIT_S:.0f} s; see {self._core_log()}")
             self._watch_nats()
+            if self._signals.reload and self._ready:
+                self._signals.reload = False
+                self._tell_core("reload")
 
     def stop(self) -> None:
         """End every process; a second signal makes it immediate.  Takes at most about 13 s."""
@@ -242,6 +252,8 @@ class Supervisor:
             raise StartFailed(f"{message['failed']}; see {self._core_log()}")
         if "ray_address" in message:
             self._runtime["ray_address"] = message["ray_address"]
+        if "told" in message:
+            self._output.line(message["told"])
         if "step" in message:
             self._output.step(message["step"], message["text"], message["seconds"])
             self._output.began("starting what comes next")
@@ -249,6 +261,8 @@ class Supervisor:
             self._data.write_runtime(self._runtime)
             self._ready = True
             url = self._runtime["http_url"]
+            self._output.line(f"\n  {'API':<14}{url}/v1, described at {url}/docs")
+            self._output.line(f"  {'Logs':<14}{self._data.path / 'logs'}")
             self._output.snippets(url)
             self._output.line(
                 f"ready: {url}/v1 (rayspond {_VERSION}, started in {time.monotonic() - self._began:.1f} s; "
@@ -265,13 +279,17 @@ class Supervisor:
 
     def _stop_core(self, core: subprocess.Popen[bytes]) -> None:
         """Let the core and the actors put down what they hold."""
-        assert core.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            core.stdin.write(b"stop\n")
-            core.stdin.flush()
+        self._tell_core("stop")
         deadline = time.monotonic() + _CORE_STOP_S
         while core.poll() is None and time.monotonic() < deadline and not self._signals.urgent():
             time.sleep(0.02)
+
+    def _tell_core(self, word: str) -> None:
+        assert self._core is not None
+        assert self._core.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._core.stdin.write(f"{word}\n".encode())
+            self._core.stdin.flush()
 
     def _add(self, data: DataDir, session: processes.Session) -> None:
         self._sessions = [each for each in self._sessions if each.members()] + [session]

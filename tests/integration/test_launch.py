@@ -66,6 +66,12 @@ def test_doctor_finds_the_running_instance_well(running: Instance) -> None:
     assert f"{running.url}/readyz answers 200" in done.stdout
 
 
+def test_sighup_reads_the_models_again_and_goes_on(running: Instance) -> None:
+    running.process.send_signal(signal.SIGHUP)
+    running.wait_for("the models were read again", 60)
+    assert running.get("/readyz")[0] == 200
+
+
 async def test_nats_is_started_again_on_the_same_port_when_it_dies(running: Instance) -> None:
     server = next(process for process in running.note_everything() if process.name() == "nats-server")
     server.kill()
