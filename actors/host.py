@@ -26,7 +26,7 @@ from actors.orders import (
     UnknownResponse,
 )
 from actors.response_actor import ActivationLost, ActorPorts, ResponseActor
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, OutcomeUnknown
 from eventstore.events import Head
 from runtime.response.commands import Create
 from runtime.response.errors import ResponseError
@@ -113,9 +113,11 @@ class ActorHost:
             self._occupy(actor, command.request.model, command.project)
         try:
             await actor.create(replace(command, queued=command.queued or not start), start=start)
-        except BaseException:
+        except BaseException as error:
             if start:
                 self._vacate(command.id)
+            if isinstance(error, OutcomeUnknown):
+                await self._hand_back(command.id)
             raise
         if start:
             self._launch(actor)
@@ -143,6 +145,8 @@ class ActorHost:
             await actor.resume(head)
         except BaseException:
             self._vacate(response_id)
+            # It may be ours already, and nobody else would run it as long as this host lives.
+            await self._hand_back(response_id)
             raise
         self._launch(actor)
 

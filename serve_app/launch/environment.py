@@ -18,6 +18,8 @@ _OWN_RAY: Final = {
 _SERVE: Final = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # Serve kills an ingress that is not up within 5 s, which on a busy machine ends the start.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 
 
