@@ -18,8 +18,12 @@ from runtime.response.wire import dumps
 from serve_app.errors import no_response
 
 CATEGORY: Final = "response"
+TRANSIENT: Final = "transient"
+"""What `store: false` asked for: neither listed nor continued, and shown only to a client that waits for it:
+while it runs, and in the background until it is erased."""
 SHOWN: Final = tuple(status.value for status in Status if status not in (Status.NEW, Status.ERASED))
 """The statuses that clients see."""
+RUNNING: Final = (Status.QUEUED.value, Status.IN_PROGRESS.value)
 
 
 class ResponseReader:
@@ -73,4 +77,8 @@ class ResponseReader:
         )
 
     def _is_shown(self, head: Head) -> bool:
-        return head.category == CATEGORY and head.tenant == self._project and head.state in SHOWN
+        if head.tenant != self._project or head.state not in SHOWN:
+            return False
+        if head.category == TRANSIENT:
+            return head.state in RUNNING or head.attributes.get("background") == "true"
+        return head.category == CATEGORY
