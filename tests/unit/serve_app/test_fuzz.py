@@ -77,7 +77,7 @@ def _understood(status: int, body: bytes) -> None:
         assert (status == 422) == ("detail" in orjson.loads(body))
 
 
-FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @FEW
