@@ -44,7 +44,9 @@ class Echo:
 
 def build(settings: Settings) -> serve.Application:
     deployment: Any = Echo
-    application: serve.Application = deployment.options(num_replicas=settings.replicas).bind(settings)
+    application: serve.Application = deployment.options(
+        num_replicas=settings.replicas, version="1", _internal=True
+    ).bind(settings)
     return application
 
 

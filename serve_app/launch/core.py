@@ -1,8 +1,8 @@
 """The core: a child process that starts Ray, the actors and Serve, reports each step, and waits.
 
-It reads lines from its standard input: first its `Orders`, later `reload` or `stop`.  It writes one JSON object
-a line to the pipe it was given.  When its input ends without `stop`, whoever started it is dead, and it ends its
-whole session, Ray and HAProxy included.
+It reads lines from its standard input: first its `Orders`, later `reload` or `stop`.  It writes one JSON
+object a line to the pipe it was given.  When its input ends without `stop`, whoever started it is dead, and
+it then ends its whole session, Ray and HAProxy included.
 """
 
 from __future__ import annotations
