@@ -1,0 +1,86 @@
+"""The fake upstream as a process of its own, and the models of the server under test that speak to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from tests.launching import until
+
+KEY = "sk-upstream-secret"
+
+MODELS = """
+upstreams:
+  chat:
+    url: {url}
+    key_env: E2E_UPSTREAM_KEY
+    timeouts: {{connect: 2, first_byte: 3, idle: 2}}
+  responses:
+    adapter: openai_responses
+    url: {url}
+    key_env: E2E_UPSTREAM_KEY
+  patient: {{url: "{url}", key_env: E2E_UPSTREAM_KEY}}
+  locked: {{url: "{url}", key_env: E2E_WRONG_KEY, max_retries: 0}}
+  nobody: {{url: "http://127.0.0.1:{closed_port}/v1", max_retries: 1}}
+models:
+  "*": {{upstream: chat}}
+  repeats: {{upstream: patient, model: "fake?deltas={deltas}&interval_ms=50&key=repeats", resume: repeat}}
+  goes-on: {{upstream: patient, model: "fake?deltas={deltas}&interval_ms=50&goes_on=1&key=goes-on"}}
+  rewords: {{upstream: patient, model: "fake?deltas={deltas}&interval_ms=50&unique=1&key=rewords"}}
+  firehose: {{upstream: patient, model: "fake?deltas=1000000&key=firehose"}}
+  other-wire: {{upstream: responses, model: "fake?reasoning=3"}}
+  other-wire-tools: {{upstream: responses, model: "fake?tools=2"}}
+  locked: {{upstream: locked, model: fake}}
+  nobody: {{upstream: nobody}}
+agents:
+  clerk:
+    model: goes-on
+    instructions: You are a clerk.
+"""
+PACED_DELTAS = 100
+"""Deltas of the answers that take five seconds, so that faults come in the middle."""
+
+
+class Upstream:
+    """A fake upstream that runs until `stop`."""
+
+    def __init__(self, log: Path) -> None:
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fakes.upstream", "--port", "0", "--key", KEY], stdout=output
+            )
+        self.url: str = until(lambda: log.read_text().strip(), 30, "the fake upstream's address")
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(10)
+
+    def models(self, path: Path) -> Path:
+        """Write the models' file that names it."""
+        text = MODELS.format(url=self.url, deltas=PACED_DELTAS, closed_port=1)
+        path.write_text(text)
+        return path
+
+    def seen(self) -> dict[str, Any]:
+        """What was asked of it so far."""
+        seen: dict[str, Any] = httpx.get(self.url.removesuffix("/v1") + "/_calls", timeout=10).json()
+        return seen
+
+    def calls(self, model: str) -> list[dict[str, Any]]:
+        """The bodies of its calls for one model, of the last hundred calls."""
+        return [call["body"] for call in self.seen()["calls"] if call["body"]["model"] == model]
+
+    def count(self, model: str) -> int:
+        """How often that model was asked."""
+        return int(self.seen()["by_model"].get(model, 0))
+
+
+def own(script: str = "") -> str:
+    """A model of the fake that no other test uses, so that its calls can be told apart."""
+    return f"fake?{script}{'&' if script else ''}key={uuid4().hex[:12]}"
