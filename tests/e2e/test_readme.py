@@ -23,8 +23,6 @@ ADDRESS: Final = "http://127.0.0.1:8088"
 """Where the README's server is; that of the tests takes its place."""
 LIMIT_S: Final = 60
 
-pytestmark = pytest.mark.e2e
-
 
 class Block(NamedTuple):
     """A fenced block."""
