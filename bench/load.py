@@ -100,7 +100,15 @@ async def drive(url: str, load: Load, expected: str | None) -> Figures:
             while time.perf_counter() < until:
                 stream = Stream(time.perf_counter())
                 writer.write(head + body)
-                text = await asyncio.wait_for(_read(reader, stream), STREAM_TIMEOUT)
+                try:
+                    text = await asyncio.wait_for(_read(reader, stream), STREAM_TIMEOUT)
+                except asyncio.IncompleteReadError as cut:
+                    if cut.partial:
+                        raise
+                    # An idle connection may be closed, as HAProxy does when replicas come or go.
+                    writer.close()
+                    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**22)
+                    continue
                 _check(text, stream, load, expected, whole=len(streams) % 20 == 0)
                 streams.append(stream)
         finally:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
+
+import orjson
 
 from runtime.models.simulated_script import NAME as SIMULATED
 from runtime.models.simulated_script import is_simulated, parse
@@ -139,14 +142,21 @@ class Resolved:
     @staticmethod
     def from_public(recorded: Mapping[str, JSON]) -> Resolved:
         """What `public` recorded.  Fields it does not know are left out, missing ones get defaults."""
-        upstream = _known(Upstream, recorded["upstream"])
-        upstream["timeouts"] = Timeouts(**_known(Timeouts, upstream.get("timeouts", _NONE)))
-        upstream["chat"] = ChatOptions(**_known(ChatOptions, upstream.get("chat", _NONE)))
-        given = _known(Resolved, recorded)
-        given["upstream"] = Upstream(**upstream)
-        given["tools"] = tuple(given.get("tools", ()))
-        given["limits"] = Limits(**_known(Limits, given.get("limits", _NONE)))
-        return Resolved(**given)
+        return _from_json(orjson.dumps(recorded))
+
+
+@lru_cache(maxsize=1024)
+def _from_json(text: bytes) -> Resolved:
+    """Read once for all responses of a model: reading costs more than a short answer's own events."""
+    recorded = orjson.loads(text)
+    upstream = _known(Upstream, recorded["upstream"])
+    upstream["timeouts"] = Timeouts(**_known(Timeouts, upstream.get("timeouts", _NONE)))
+    upstream["chat"] = ChatOptions(**_known(ChatOptions, upstream.get("chat", _NONE)))
+    given = _known(Resolved, recorded)
+    given["upstream"] = Upstream(**upstream)
+    given["tools"] = tuple(given.get("tools", ()))
+    given["limits"] = Limits(**_known(Limits, given.get("limits", _NONE)))
+    return Resolved(**given)
 
 
 class UnknownModel(Exception):
