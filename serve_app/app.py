@@ -53,7 +53,7 @@ def build(settings: Settings) -> serve.Application:
         # Serve hands a change of this to replicas that run: the models can be changed without a restart.
         user_config={"config_text": config_text},
     )
-    # Without a version every deployment counts as new code, and Serve replaces the replicas and their streams.
+    # Without a version every deployment counts as new code: Serve would replace replicas and cut streams.
     same_code: Any = deployment.options(version=version("rayspond"), _internal=True)  # pyright: ignore[reportFunctionMemberAccess]  # Serve's decorator has no types
     bound: serve.Application = same_code.bind(settings)
     return bound
