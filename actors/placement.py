@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from actors.hosts import HostDied, HostHandle
-from actors.orders import HostInfo, Order
+from actors.orders import CreateOrder, HostInfo, Order
 
 log = logging.getLogger(__name__)
 
-CALLS_MAX = 4
-"""Calls under way to one host.  While they are, what arrives waits and goes together in the next one."""
+CALLS_MAX = 2
+"""Calls with creates under way to one host.  While they are, what arrives waits and goes together in the next
+one: a call costs about what committing a response costs."""
 ORDERS_MAX = 64
 """Orders in one call."""
 
@@ -30,17 +31,17 @@ class _Line:
     handle: HostHandle
     sent: int = 0
     """Responses sent there since `info` was read."""
-    waiting: list[tuple[Order, asyncio.Future[Exception | None]]] = field(default_factory=list)
+    waiting: list[tuple[CreateOrder, asyncio.Future[Exception | None]]] = field(default_factory=list)
     calls: int = 0
 
     @property
     def load(self) -> float:
         """How full the host seems, by what is known here."""
-        return (self.info.running + self.sent + len(self.waiting)) / self.info.slots
+        return (self.info.running + self.sent) / self.info.slots
 
 
 class Placement:
-    """Sends orders to hosts, many in one call under load, at once when idle."""
+    """Sends orders to hosts: creates many in one call under load, at once when idle."""
 
     def __init__(self) -> None:
         self._lines: dict[str, _Line] = {}
@@ -77,6 +78,9 @@ class Placement:
         line = self._lines.get(name)
         if line is None:
             raise HostDied(f"{name} is not known any more")
+        if not isinstance(order, CreateOrder):
+            # It may take as long as its upstream takes to hang up: no create should wait for that.
+            return (await line.handle.obey([order]))[0]
         done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         line.waiting.append((order, done))
         line.sent += 1
@@ -95,7 +99,7 @@ class Placement:
         task.add_done_callback(self._calls.discard)
 
     async def _deliver(
-        self, line: _Line, batch: Sequence[tuple[Order, asyncio.Future[Exception | None]]]
+        self, line: _Line, batch: Sequence[tuple[CreateOrder, asyncio.Future[Exception | None]]]
     ) -> None:
         try:
             outcomes = await line.handle.obey([order for order, _ in batch])

@@ -1,0 +1,120 @@
+"""Creates travel together under load, at once when idle; nothing else waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from actors.hosts import HostDied
+from actors.orders import CancelOrder, CreateOrder, HostInfo, Order, Running
+from actors.placement import CALLS_MAX, ORDERS_MAX, Placement
+from tests.unit.actors.test_supervisor import create
+
+
+class SlowHost:
+    """A host that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[Order]] = []
+        self.answer = asyncio.Event()
+        self.dead = False
+
+    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+        self.calls.append(list(orders))
+        await self.answer.wait()
+        if self.dead:
+            raise HostDied("it")
+        return [None] * len(orders)
+
+    async def info(self) -> HostInfo:
+        return info("it")
+
+    async def running(self) -> list[Running]:
+        return []
+
+    def gone(self) -> bool:
+        return self.dead
+
+    def kill(self) -> None:
+        self.dead = True
+
+
+def info(name: str, running: int = 0) -> HostInfo:
+    return HostInfo(name, "shared", 8, "node", 1, running=running)
+
+
+def placed(host: SlowHost) -> Placement:
+    placement = Placement()
+    placement.update([(info("it"), host)])
+    return placement
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_what_arrives_in_one_turn_travels_in_one_call() -> None:
+    host = SlowHost()
+    placement = placed(host)
+    sending = [asyncio.create_task(placement.send("it", CreateOrder(create()))) for _ in range(10)]
+    await turns()
+    assert [len(call) for call in host.calls] == [10]
+    host.answer.set()
+    assert await asyncio.gather(*sending) == [None] * 10
+
+
+async def test_what_arrives_while_calls_are_under_way_waits_for_the_next_one() -> None:
+    host = SlowHost()
+    placement = placed(host)
+    sending = []
+    for _ in range(CALLS_MAX + 3):
+        sending.append(asyncio.create_task(placement.send("it", CreateOrder(create()))))
+        await turns()
+    assert [len(call) for call in host.calls] == [1] * CALLS_MAX
+    host.answer.set()
+    await asyncio.gather(*sending)
+    assert [len(call) for call in host.calls] == [*[1] * CALLS_MAX, 3]
+
+
+async def test_a_call_is_bounded() -> None:
+    host = SlowHost()
+    host.answer.set()
+    placement = placed(host)
+    await asyncio.gather(*(placement.send("it", CreateOrder(create())) for _ in range(ORDERS_MAX + 1)))
+    assert [len(call) for call in host.calls] == [ORDERS_MAX, 1]
+
+
+async def test_a_cancel_waits_for_no_create() -> None:
+    host = SlowHost()
+    placement = placed(host)
+    sending = []
+    for _ in range(CALLS_MAX):
+        sending.append(asyncio.create_task(placement.send("it", CreateOrder(create()))))
+        await turns()
+    sending.append(asyncio.create_task(placement.send("it", CancelOrder("resp_x", "tester"))))
+    await turns()
+    assert isinstance(host.calls[-1][0], CancelOrder)
+    host.answer.set()
+    await asyncio.gather(*sending)
+
+
+async def test_who_waits_for_a_dead_host_hears_of_it() -> None:
+    host = SlowHost()
+    placement = placed(host)
+    sending = [asyncio.create_task(placement.send("it", CreateOrder(create()))) for _ in range(3)]
+    await turns()
+    host.dead = True
+    host.answer.set()
+    assert all(isinstance(one, HostDied) for one in await asyncio.gather(*sending, return_exceptions=True))
+    with pytest.raises(HostDied):
+        await placement.send("it", CreateOrder(create()))
+
+
+async def test_the_host_with_most_room_is_chosen() -> None:
+    placement = Placement()
+    placement.update([(info("full", 7), SlowHost()), (info("free", 1), SlowHost())])
+    assert placement.least_loaded() == "free"
+    assert placement.least_loaded("exclusive") is None
