@@ -60,17 +60,15 @@ def main() -> None:
     )
     # Serve reads the switches when it is imported.
     import ray
-    from fastapi import FastAPI, Request
-    from fastapi.responses import StreamingResponse
     from ray import serve
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, StreamingResponse
+    from starlette.routing import Route
 
-    api = FastAPI()
+    async def readyz(_: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok"})
 
-    @api.get("/readyz")
-    async def readyz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @api.post("/v1/responses")
     async def respond(request: Request) -> StreamingResponse:
         model = json.loads(await request.body())["model"]
 
@@ -80,6 +78,8 @@ def main() -> None:
             yield b"data: [DONE]\n\n"
 
         return StreamingResponse(stream(), media_type="text/event-stream")
+
+    api = Starlette(routes=[Route("/readyz", readyz), Route("/v1/responses", respond, methods=["POST"])])
 
     class Echo:
         """Streams what it is asked for."""
