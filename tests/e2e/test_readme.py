@@ -21,7 +21,7 @@ from tests.launching import Instance
 ROOT: Final = Path(__file__).parents[2]
 ADDRESS: Final = "http://127.0.0.1:8088"
 """Where the README's server is; that of the tests takes its place."""
-LIMIT_S: Final = 60
+LIMIT_S: Final = 120
 
 
 class Block(NamedTuple):
