@@ -16,7 +16,7 @@ import orjson
 from eventstore.events import Batch
 from eventstore.nats_bus import NatsLiveBus
 from eventstore.nats_public import JetStreamSettings, NatsPublicBus
-from eventstore.nats_wire import safe_token
+from eventstore.nats_subjects import safe_token
 from eventstore.ports import EventStore
 from eventstore.relay import Message, Relay
 from eventstore.renders import Renders

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
+from nats.aio.msg import Msg
+
 from eventstore.batch_codec import FRAME_BYTES_MAX, decode, encode
 from eventstore.events import Batch
 from eventstore.nats_connection import CONNECT_TIMEOUT, NatsConnection
-from eventstore.nats_wire import UnsafeToken, safe_token
+from eventstore.nats_subjects import UnsafeToken, safe_token
 from eventstore.ports import Subscription
 from eventstore.subscription import BATCHES_MAX, BYTES_MAX, BufferedSubscription
 
@@ -79,21 +81,21 @@ class NatsLiveBus:
 
     @asynccontextmanager
     async def _hear(self, subject: str, held: BufferedSubscription) -> AsyncIterator[Subscription]:
-        def arrived(subject: bytes, message: bytes, headers: bytes) -> None:
-            batch = None if headers else decode(subject[len(SUBJECT_PREFIX) :].decode(), message)
+        def arrived(message: Msg) -> None:
+            batch = None if message.headers else decode(message.subject[len(SUBJECT_PREFIX) :], message.data)
             if batch is None:
                 held.drop()
             else:
                 held.offer(batch)
 
-        sid = self._connection.subscribe(subject, arrived)
+        hearing = self._connection.subscribe(subject, arrived)
         self._followers.add(held)
         try:
             # The publisher has another connection: until the server answers, it may overtake this one.
             await self._connection.flush(SUBSCRIBED_TIMEOUT)
             yield held
         finally:
-            self._connection.unsubscribe(sid)
+            self._connection.unsubscribe(hearing)
             self._followers.discard(held)
 
     def _doubt(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from eventstore.nats_wire import safe_token
+from eventstore.nats_subjects import safe_token
 
 STREAM: Final = "RAYSPOND"
 """The JetStream stream that captures public events."""

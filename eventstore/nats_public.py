@@ -6,7 +6,6 @@ The stream is a cache for subscribers: nothing of ours reads it, and it is no pl
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import secrets
@@ -14,9 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import APIError, NotFoundError
+
 from eventstore.nats_config import STREAM
 from eventstore.nats_connection import NatsConnection
-from eventstore.nats_wire import encode_headers, settle
 from eventstore.ports import BusUnavailable, CaptureUnavailable
 
 ATTEMPTS: Final = 2
@@ -26,9 +30,6 @@ ID: Final = "Nats-Msg-Id"
 POSITION: Final = "ce-position"
 NUMBER: Final = "ce-sequencenumber"
 """Headers of every message that is captured: its id, `<incarnation>:...`, and its place in the log."""
-
-_NANOSECONDS: Final = 1_000_000_000
-_NOT_FOUND: Final = 404
 
 logger = logging.getLogger(__name__)
 
@@ -51,17 +52,17 @@ class JetStreamSettings:
     """Seconds to wait for the acknowledgements of one call."""
 
     def stream_config(self) -> dict[str, Any]:
-        """The stream as JetStream's API describes it."""
+        """The stream, as fields of nats-py's `StreamConfig`."""
         return {
             "name": STREAM,
             "description": "Public events of responses; a cache of the log.",
             "subjects": list(self.subjects),
-            "retention": "limits",
-            "discard": "old",
-            "storage": "file",
-            "max_age": int(self.max_age * _NANOSECONDS),
+            "retention": RetentionPolicy.LIMITS,
+            "discard": DiscardPolicy.OLD,
+            "storage": StorageType.FILE,
+            "max_age": self.max_age,
             "max_bytes": self.max_bytes,
-            "duplicate_window": int(self.duplicate_window * _NANOSECONDS),
+            "duplicate_window": self.duplicate_window,
             "num_replicas": self.replicas,
         }
 
@@ -92,7 +93,7 @@ def _matches(pattern: list[str], tokens: list[str]) -> bool:
 class _Window:
     """The acknowledgements that one call still waits for."""
 
-    done: asyncio.Future[bool]
+    done: asyncio.Future[None]
     waiting: set[int] = field(default_factory=set)
     reason: str = "it did not answer in time"
 
@@ -101,8 +102,8 @@ class _Window:
             self.waiting.discard(index)
         else:
             self.reason = refusal
-        if not self.waiting or refusal is not None:
-            settle(self.done, True)
+        if (not self.waiting or refusal is not None) and not self.done.done():
+            self.done.set_result(None)
 
 
 class NatsPublicBus:
@@ -116,13 +117,10 @@ class NatsPublicBus:
         self._settings = settings or JetStreamSettings()
         self._inbox = f"_INBOX.{secrets.token_hex(8)}"
         self._window: _Window | None = None
-        self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._last_request = 0
         self._round = 0
         self._ensured = False
         self._last: Mapping[str, str] | None = None
         connection.subscribe(f"{self._inbox}.ack.*.*", self._acknowledged)
-        connection.subscribe(f"{self._inbox}.api.*", self._replied)
         connection.on_connected(self._forget)
 
     @property
@@ -207,17 +205,17 @@ class NatsPublicBus:
         self._send(subject, payload, headers, "")
 
     def _send(self, subject: str, payload: bytes, headers: Mapping[str, str], reply: str) -> None:
-        if not self._connection.publish(subject, payload, reply=reply, headers=encode_headers(headers)):
-            raise BusUnavailable("NATS is away or does not read")
+        if not self._connection.publish(subject, payload, reply=reply, headers=headers):
+            raise BusUnavailable(self._connection.last_error or "NATS does not read")
 
     async def _settled(self) -> None:
         if not await self._connection.flush(self._settings.ack_timeout):
             raise BusUnavailable("NATS did not take the messages in time")
 
-    def _acknowledged(self, subject: bytes, payload: bytes, headers: bytes) -> None:
-        turn, index = subject.rsplit(b".", 2)[-2:]
+    def _acknowledged(self, message: Msg) -> None:
+        turn, index = message.subject.rsplit(".", 2)[-2:]
         if self._window is not None and int(turn) == self._round:
-            self._window.answer(int(index), _refusal(payload, headers))
+            self._window.answer(int(index), _refusal(message))
 
     # The stream.
 
@@ -229,55 +227,49 @@ class NatsPublicBus:
         """Create the stream, or give it our settings; why that was not possible, or None."""
         if self._ensured:
             return None
-        wanted = self._settings.stream_config()
-        found = await self._request(f"STREAM.INFO.{STREAM}", None)
-        if found.get("error", {}).get("code") == _NOT_FOUND:
-            logger.info("creating the JetStream stream %s", STREAM)
-            found = await self._request(f"STREAM.CREATE.{STREAM}", wanted)
-        elif "error" not in found and not wanted.items() <= found.get("config", {}).items():
-            logger.info("updating the JetStream stream %s", STREAM)
-            found = await self._request(f"STREAM.UPDATE.{STREAM}", {**found.get("config", {}), **wanted})
-        if "error" in found:
-            return str(found["error"].get("description", "unknown"))
-        return await self._find_last()
-
-    async def _find_last(self) -> str | None:
-        """Learn what the stream has already; why that was not possible, or None."""
-        found = await self._request(f"STREAM.MSG.GET.{STREAM}", {"last_by_subj": ">"})
-        if "error" in found and found["error"].get("code") != _NOT_FOUND:
-            return str(found["error"].get("description", "unknown"))
-        headers = _parse_headers(base64.b64decode(found.get("message", {}).get("hdrs", "")))
-        self._last = headers if {ID, POSITION, NUMBER} <= headers.keys() else None
+        stream = self._connection.jetstream(self._settings.ack_timeout)
+        if stream is None:
+            return "NATS is away"
+        try:
+            await self._settle_stream(stream)
+            self._last = await _find_last(stream)
+        except APIError as error:
+            return error.description or "JetStream is off"
+        except NatsError as error:
+            return str(error)
         self._ensured = True
         return None
 
-    async def _request(self, api: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        """One call of JetStream's API; its answer, or an `error` of the same shape."""
-        self._last_request += 1
-        number = self._last_request
-        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._replies[number] = reply
+    async def _settle_stream(self, stream: JetStreamContext) -> None:
+        wanted = self._settings.stream_config()
         try:
-            payload = json.dumps(body).encode() if body is not None else b""
-            self._connection.publish(f"$JS.API.{api}", payload, reply=f"{self._inbox}.api.{number}")
-            await asyncio.wait([reply], timeout=self._settings.ack_timeout)
-            return reply.result() if reply.done() else _error("JetStream did not answer in time")
-        finally:
-            del self._replies[number]
-
-    def _replied(self, subject: bytes, payload: bytes, headers: bytes) -> None:
-        reply = self._replies.get(int(subject.rsplit(b".", 1)[-1]))
-        if reply is not None and not reply.done():
-            refusal = _refusal(payload, headers)
-            answer = _error(refusal) if headers and refusal is not None else _parse(payload)
-            reply.set_result(answer)
+            found = (await stream.stream_info(STREAM)).config
+        except NotFoundError:
+            logger.info("creating the JetStream stream %s", STREAM)
+            await stream.add_stream(StreamConfig(**wanted))
+            return
+        if any(getattr(found, name) != value for name, value in wanted.items()):
+            logger.info("updating the JetStream stream %s", STREAM)
+            await stream.update_stream(found.evolve(**wanted))
 
 
-def _refusal(payload: bytes, headers: bytes) -> str | None:
+async def _find_last(stream: JetStreamContext) -> Mapping[str, str] | None:
+    """The headers of the last message that the stream has, or None where none tells its place in the log."""
+    try:
+        headers = (await stream.get_last_msg(STREAM, ">")).headers or {}
+    except NotFoundError:
+        return None
+    return headers if {ID, POSITION, NUMBER} <= headers.keys() else None
+
+
+def _refusal(message: Msg) -> str | None:
     """Why the stream did not take a message, or None where it did."""
-    if headers.startswith(b"NATS/1.0 503"):
+    if message.headers is not None and message.headers.get("Status") == "503":
         return "JetStream is off, or has no stream for this subject"
-    error = _parse(payload).get("error")
+    try:
+        error = json.loads(message.data).get("error")
+    except (ValueError, AttributeError):
+        return "an answer that is not JetStream's"
     return str(error.get("description", "unknown")) if isinstance(error, dict) else None
 
 
@@ -290,20 +282,3 @@ def _is_after(headers: Mapping[str, str], last: Mapping[str, str]) -> bool:
 
 def _place(headers: Mapping[str, str]) -> tuple[int, int]:
     return int(headers[POSITION]), int(headers[NUMBER])
-
-
-def _parse_headers(raw: bytes) -> dict[str, str]:
-    lines = raw.decode(errors="replace").split("\r\n")[1:]
-    return dict(line.split(": ", 1) for line in lines if ": " in line)
-
-
-def _error(text: str) -> dict[str, Any]:
-    return {"error": {"code": 503, "description": text}}
-
-
-def _parse(payload: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(payload)
-    except ValueError:
-        return _error("an answer that is not JSON")
-    return answer if isinstance(answer, dict) else _error("an answer that is not an object")

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from eventstore.errors import EventStoreError, StoreUnavailable
 from eventstore.events import Batch, Record
-from eventstore.nats_wire import UnsafeToken
+from eventstore.nats_subjects import UnsafeToken
 from eventstore.ports import BusUnavailable, CaptureUnavailable, EventStore, PublicBus, Subscription
 
 PAGE: Final = 500

@@ -11,8 +11,8 @@ import pytest
 
 from eventstore.events import Batch
 from eventstore.nats_bus import NatsLiveBus
-from eventstore.nats_connection import NatsConnection, Server
-from eventstore.nats_wire import UnsafeToken
+from eventstore.nats_connection import NatsConnection, connect_options
+from eventstore.nats_subjects import UnsafeToken
 from tests.integration.nats_server import NatsServer
 
 
@@ -216,9 +216,9 @@ async def test_closing_sends_what_waits(server: NatsServer, listener: NatsLiveBu
 
 
 def test_urls() -> None:
-    """User and password, a token, TLS, defaults; anything else is refused with an example."""
-    assert Server.parse("nats://u:p%40@h:1") == Server("h", 1, "u", "p@", False)
-    assert Server.parse("tls://token@h") == Server("h", 4222, None, "token", True)
-    assert Server.parse("h:1") == Server("h", 1, None, None, False)
+    """User and password, a token, TLS, several servers; anything else is refused with an example."""
+    assert connect_options("nats://u:p%40@h:1") == {"servers": ["nats://h:1"], "user": "u", "password": "p@"}
+    assert connect_options("tls://token@h") == {"servers": ["tls://h:4222"], "token": "token"}
+    assert connect_options("h:1, [::1]") == {"servers": ["nats://h:1", "nats://[::1]:4222"]}
     with pytest.raises(ValueError, match="nats://user:password@host"):
-        Server.parse("http://h")
+        connect_options("http://h")

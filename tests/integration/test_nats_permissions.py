@@ -17,7 +17,7 @@ from eventstore.nats_bus import NatsLiveBus
 from eventstore.nats_config import OLDEST_SERVER, STREAM, SUBSCRIBER_INBOX, render
 from eventstore.nats_connection import NatsConnection
 from eventstore.nats_public import NatsPublicBus
-from eventstore.nats_wire import UnsafeToken
+from eventstore.nats_subjects import UnsafeToken
 from tests.integration.nats_server import NatsServer
 
 SUBJECT = "rayspond.p.events.resp_1.response.created"

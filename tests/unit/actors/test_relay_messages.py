@@ -7,7 +7,7 @@ import pytest
 from actors.relay import DATA_BYTES_MAX, messages
 from eventstore.events import Batch
 from eventstore.nats_public import JetStreamSettings
-from eventstore.nats_wire import UnsafeToken, encode_headers
+from eventstore.nats_subjects import UnsafeToken
 
 
 def batch(
@@ -85,11 +85,6 @@ def test_hostile_names_make_no_subject(hostile: str) -> None:
         messages(batch(frame("response.created"), channel=hostile), "inc")
     with pytest.raises(UnsafeToken):
         messages(batch(frame(f"response.{hostile}.*")), "inc")
-
-
-def test_a_header_cannot_add_another() -> None:
-    encoded = encode_headers({"ce-type": "x\r\nNats-Msg-Id: forged\r\n\r\nbody"})
-    assert encoded == b"NATS/1.0\r\nce-type: x  Nats-Msg-Id: forged    body\r\n\r\n"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eventstore.events import Batch
-from eventstore.nats_wire import safe_token
+from eventstore.nats_subjects import safe_token
 from eventstore.ports import BusUnavailable, CaptureUnavailable, Subscription
 from eventstore.relay import Message, Relay
 from eventstore.renders import Renders

@@ -1,0 +1,161 @@
+"""nats-py's client for the life of one connection: nothing on it waits for the server.
+
+Everything that relies on nats-py's inner ways is in this file; ADR 4 says why it is needed.  Where a new
+version changes them, tests/integration/test_nats_client.py fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+OUT_BYTES_MAX: Final = 8 * 1024 * 1024
+"""While more than this waits for a server that does not read, messages are dropped."""
+COMMANDS_MAX: Final = 1 << 20
+"""What may be subscribed, ended and asked while a server stands still; far more than happens until then."""
+
+Handler = Callable[[Msg], None]
+"""Called in the event loop with each message; it must not wait or raise."""
+
+_Result = TypeVar("_Result")
+
+
+class WouldWait(NatsError):  # type: ignore[misc]  # mypy takes nats-py for untyped; pyright checks this
+    """A call of nats-py waits that never did: this version of it does not fit."""
+
+    def __str__(self) -> str:
+        return "this version of nats-py waits where 2.16 did not"
+
+
+def at_once(call: Coroutine[Any, Any, _Result]) -> _Result:
+    """The result of a coroutine that has nothing to wait for.  Raises `WouldWait`.
+
+    nats-py's methods are coroutines because they may have to make room.  With the options that
+    `OneConnection` sets there is always room, so a task and a turn of the event loop would be for nothing.
+    """
+    try:
+        call.send(None)
+    except StopIteration as done:
+        result: _Result = done.value
+        return result
+    call.close()
+    raise WouldWait
+
+
+class _Hearing(asyncio.Future[Msg]):
+    """Given to nats-py as the future of a reply, it hands on every message at once.
+
+    The other two ways to subscribe cost a task, or a queue and a task for each message that is waited for.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__()
+        self._handler = handler
+
+    def set_result(self, message: Msg) -> None:
+        self._handler(message)
+
+
+class _Pong(asyncio.Future[bool]):
+    """Resolved once, whoever comes first: nats-py stops reading where a pong comes after its timeout."""
+
+    def set_result(self, result: bool) -> None:
+        if not self.done():
+            super().set_result(result)
+
+
+class OneConnection(Client):  # type: ignore[misc]  # mypy takes nats-py for untyped; pyright checks this
+    """A client that ends with its connection; whoever keeps connected opens another one.
+
+    What it is asked after that is refused with an error of nats-py.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        """Why the connection ended, once it has."""
+
+    async def open(self, **options: Any) -> None:
+        """Try until a server is reached; raises what it says where it refuses us.  Options of `connect`."""
+        await self.connect(
+            **options,
+            allow_reconnect=False,
+            max_reconnect_attempts=-1,
+            # No buffer of its own: with one, it waits for the server when that is full.
+            pending_size=0,
+            flusher_queue_size=COMMANDS_MAX,
+        )
+
+    def send(self, subject: str, payload: bytes, reply: str, headers: dict[str, str] | None) -> bool:
+        """Publish; False where too much waits already.  Raises `nats.errors.Error`."""
+        if self.pending_data_size > OUT_BYTES_MAX:
+            return False
+        at_once(self.publish(subject, payload, reply, headers))
+        return True
+
+    def hear(self, subject: str, handler: Handler) -> Subscription:
+        """Subscribe.  Raises `nats.errors.Error`."""
+        return at_once(self.subscribe(subject, future=_Hearing(handler)))
+
+    def unhear(self, subscription: Subscription) -> None:
+        """End a subscription; one of an earlier connection has ended."""
+        with suppress(NatsError):
+            at_once(subscription.unsubscribe())
+
+    async def arrived(self, timeout: float) -> bool:
+        """Wait until the server has processed what was sent before; False if it did not in time."""
+        pong = _Pong()
+        at_once(self._send_ping(pong))
+        # A timer of its own costs a fifth of asyncio.wait; every streamed response comes by here.
+        timer = asyncio.get_running_loop().call_later(timeout, pong.set_result, False)
+        try:
+            return await pong
+        finally:
+            timer.cancel()
+
+    async def dispose(self) -> None:
+        """Drop the connection at once, and what was not sent with it.
+
+        A server that stands still with its buffers full would hold up a polite close for ever.
+        """
+        for pong in self._pongs:
+            pong.set_result(False)
+        _abort(self)
+        if self._flush_queue is not None:
+            with suppress(OSError, NatsError):
+                await self.close()
+
+    # What nats-py calls.
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        # nats-py writes a ping past what is still pending, so that its pong would prove nothing.
+        self._pongs.append(future or _Pong())
+        await self._send_command(b"PING\r\n")
+        await self._flush_pending()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        # The end of every connection, noticed by its reader, its writer or its pings.
+        if not self.over.done():
+            self.over.set_result(e)
+
+    async def _process_err(self, err_msg: str) -> None:
+        # The server's -ERR.  A permission that is missing harms nothing else; with all others it hangs up.
+        error = NatsError(err_msg.strip("'"))
+        if err_msg.strip("'").startswith("permissions violation"):
+            await self._error_cb(error)
+        else:
+            await self._process_op_err(error)
+
+
+def _abort(client: Any) -> None:
+    writer = getattr(client._transport, "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
+    client._transport = None
