@@ -29,7 +29,7 @@ from ray._private.parameter import RayParams
 from ray.exceptions import RayError
 
 from actors import cluster
-from serve_app.launch import processes
+from serve_app.launch import haproxy, processes
 from serve_app.launch.errors import CannotStart, StartFailed
 from serve_app.launch.orders import Orders
 from serve_app.settings import Settings
@@ -184,8 +184,8 @@ def _check_log(settings: Settings) -> None:
 
 
 def _start_serve(settings: Settings) -> None:
-    # On a Ray of our own replicas listen on loopback only, and HAProxy on the host that was asked for.
-    host = "127.0.0.1" if settings.address == "local" else settings.host
+    # With our HAProxy, replicas listen on loopback only; its wrapper puts in the host that was asked for.
+    host = "127.0.0.1" if haproxy.wrapped(os.environ) else settings.host
     serve.start(http_options={"host": host, "port": settings.port})
 
 

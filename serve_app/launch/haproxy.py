@@ -11,12 +11,14 @@ import importlib
 import os
 import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 HARD_STOP_S: Final = 3600
 """How long a replaced HAProxy may finish its open streams after a change of replicas."""
 
+_NAME: Final = "rayspond-haproxy"
 _NO_REPLICA: Final = (
     '{"error":{"message":"No replica can answer right now; try again.",'
     '"type":"server_error","param":null,"code":"unavailable"}}'
@@ -55,6 +57,11 @@ def find() -> str | None:
         return shutil.which("haproxy")
 
 
+def wrapped(environ: Mapping[str, str]) -> bool:
+    """Whether `environ` holds what `environment` made."""
+    return Path(environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")).name == _NAME
+
+
 def environment(haproxy: str, scratch: Path, host: str, port: int, fallback_port: int) -> dict[str, str]:
     """What makes Serve use HAProxy, with every file of it below `scratch`; writes the wrapper there.
 
@@ -68,7 +75,7 @@ def environment(haproxy: str, scratch: Path, host: str, port: int, fallback_port
         f"{_NO_REPLICA}",
         newline="",
     )
-    wrapper = scratch / "haproxy"
+    wrapper = scratch / _NAME
     text = _WRAPPER.format(host=host, port=port, error_page=error_page, haproxy=shlex.quote(haproxy))
     wrapper.write_text(text)
     wrapper.chmod(0o700)
