@@ -1,0 +1,39 @@
+"""The processes of a server under test, by what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import psutil
+
+from tests.launching import Instance
+
+HOST = "ray::HostProcess"
+REPLICA = "ray::ServeReplica"
+NATS = "nats-server"
+HAPROXY = "haproxy"
+
+
+def named(instance: Instance, *names: str) -> list[psutil.Process]:
+    """Those that live now, the oldest first."""
+    found = [process for process in instance.note_everything() if _is(process, names)]
+    return sorted(found, key=lambda process: (process.create_time(), process.pid))
+
+
+def memory(processes: Iterable[psutil.Process]) -> int:
+    """Their resident bytes together."""
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
+
+
+def _is(process: psutil.Process, names: tuple[str, ...]) -> bool:
+    try:
+        first = " ".join(process.cmdline()[:1]).rpartition("/")[2]
+        return any(first.startswith(name) or process.name() == name for name in names)
+    except psutil.Error:
+        return False
