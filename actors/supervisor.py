@@ -286,6 +286,9 @@ class Supervisor:
             return
         log.warning("host %s (pid %d) is lost: %s", host.spec.name, host.info.pid, why)
         self._tell()
+        if not any(other.spec.isolation == "shared" for other in self._hosts.values()):
+            # A host writes the log: with none left, burying waits for the first new one.
+            self._spawn(self._keep_warm())
         await self._bury(host.spec.name)
         await self._rehome(host.spec.name)
         self._spawn(self._keep_warm())

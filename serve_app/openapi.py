@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from fastapi.openapi.docs import get_swagger_ui_html
 
 from serve_app.call import Call
 from serve_app.request_body import CreateBody
@@ -84,7 +84,8 @@ _RESPONSE: Final[JSON] = {
 def endpoints(table: Sequence[Endpoint]) -> Sequence[Endpoint]:
     """The two endpoints that describe the `table`."""
     document = orjson.dumps(describe(table))
-    page = bytes(get_swagger_ui_html(openapi_url="openapi.json", title="Rayspond").body)
+    # A page of our own, because the usual ones load their scripts from elsewhere and a cluster may see no web.
+    page = Path(__file__).with_name("docs.html").read_bytes()
 
     async def schema(call: Call) -> None:
         await call.answer(document)
@@ -94,7 +95,7 @@ def endpoints(table: Sequence[Endpoint]) -> Sequence[Endpoint]:
 
     return (
         Endpoint("GET", "/openapi.json", schema, "This description"),
-        Endpoint("GET", "/docs", docs, "This description, to read and try"),
+        Endpoint("GET", "/docs", docs, "This description, to read"),
     )
 
 

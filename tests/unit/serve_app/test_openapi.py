@@ -53,6 +53,7 @@ async def test_the_page_reads_the_description(server: Served) -> None:
     page = await server.client.get("/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "openapi.json" in page.text
+    assert "://" not in page.text, "it works where no other site can be reached"
 
 
 def test_every_field_of_openais_client_is_known() -> None:
