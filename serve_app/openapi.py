@@ -84,7 +84,7 @@ _RESPONSE: Final[JSON] = {
 def endpoints(table: Sequence[Endpoint]) -> Sequence[Endpoint]:
     """The two endpoints that describe the `table`."""
     document = orjson.dumps(describe(table))
-    # A page of our own, because the usual ones load their scripts from elsewhere and a cluster may see no web.
+    # A page of our own: the usual ones load scripts from elsewhere, and a cluster may see no web.
     page = Path(__file__).with_name("docs.html").read_bytes()
 
     async def schema(call: Call) -> None:
