@@ -28,7 +28,8 @@ class RaySupervisor:
     """`SupervisorHandle` over the Ray actor, which is started where there is none."""
 
     def __init__(self, config: ClusterConfig) -> None:
-        self._actor = (
+        # Ray adds `remote` to methods at run time; no type checker sees it.
+        self._actor: Any = (
             ray.remote(SupervisorProcess)
             .options(
                 name=SUPERVISOR,
@@ -91,7 +92,7 @@ async def start(config: ClusterConfig) -> None:
 async def stop() -> None:
     """End every host, then the supervisor.  Harmless where nothing runs."""
     try:
-        actor = ray.get_actor(SUPERVISOR, namespace=NAMESPACE)
+        actor: Any = ray.get_actor(SUPERVISOR, namespace=NAMESPACE)
     except ValueError:
         return
     await actor.close.remote()

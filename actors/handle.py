@@ -24,14 +24,14 @@ class ResponseHandle:
 
     def __init__(self, response_id: str) -> None:
         self.id = response_id
-        self._supervisor = ray.get_actor(SUPERVISOR, namespace=NAMESPACE)
+        self._supervisor: Any = ray.get_actor(SUPERVISOR, namespace=NAMESPACE)
 
     def __repr__(self) -> str:
         return f"<response {self.id}>"
 
     def state(self) -> dict[str, Any]:
         """The response object, as `GET /v1/responses/{id}` gives it."""
-        body = ray.get(self._supervisor.state.remote(self.id))
+        body: bytes | None = _result(self._supervisor.state.remote(self.id))
         if body is None:
             raise UnknownResponse(self.id)
         state: dict[str, Any] = json.loads(body)
@@ -39,7 +39,7 @@ class ResponseHandle:
 
     def cancel(self) -> dict[str, Any]:
         """End the response, whatever runs it; its final state.  A no-op on one that is over."""
-        refusal = ray.get(self._supervisor.command.remote(CancelOrder(self.id, "driver")))
+        refusal: Exception | None = _result(self._supervisor.command.remote(CancelOrder(self.id, "driver")))
         if refusal is not None:
             raise refusal
         return self.state()
@@ -49,8 +49,13 @@ class ResponseHandle:
         self.state()
         over = False
         while not over:
-            events, over = ray.get(self._supervisor.events.remote(self.id, after, WAIT))
+            events, over = _result(self._supervisor.events.remote(self.id, after, WAIT))
             for data in events:
                 event: dict[str, Any] = json.loads(data)
                 after = event["sequence_number"]
                 yield event
+
+
+def _result(call: Any) -> Any:
+    # What comes back is whatever the method returns, which Ray's types do not tell.
+    return ray.get(call)

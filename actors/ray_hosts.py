@@ -137,7 +137,8 @@ class RayHostFactory:
     async def start(self, spec: HostSpec) -> RayHost:
         """See `HostFactory`."""
         options = {"num_cpus": 0, **spec.options}
-        actor = (
+        # Ray adds `remote` to methods at run time; no type checker sees it.
+        actor: Any = (
             ray.remote(HostProcess)
             .options(
                 name=spec.name,
@@ -166,7 +167,7 @@ class RayHostFactory:
             if not name.startswith(("host-", "response:")):
                 continue
             try:
-                actor = ray.get_actor(name, namespace=NAMESPACE)
+                actor: Any = ray.get_actor(name, namespace=NAMESPACE)
                 info: HostInfo = await asyncio.wait_for(actor.info.remote(), 2.0)
             except (ValueError, TimeoutError, RayError) as error:
                 # Its lease decides what becomes of its streams.
