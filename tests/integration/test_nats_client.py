@@ -103,16 +103,17 @@ async def test_a_pong_comes_after_what_was_sent_before_its_ping(server: NatsServ
     between = await asyncio.start_server(accept, "127.0.0.1", 0)
     port = between.sockets[0].getsockname()[1]
     client, _ = await opened(server.url.replace(str(server.port), str(port)))
-    seen.clear()
-    client.hear("a", Ear())
-    client.send("b", b"payload", "", None)
-    assert await client.arrived(5)
-    assert bytes(seen) == b"SUB a  1\r\nPUB b  7\r\npayload\r\nPING\r\n"
-    await client.dispose()
-    between.close()
-    await asyncio.wait(
-        [task for task in asyncio.all_tasks() if task is not asyncio.current_task()], timeout=5
-    )
+    try:
+        seen.clear()
+        client.hear("a", Ear())
+        client.send("b", b"payload", "", None)
+        assert await client.arrived(5)
+        assert bytes(seen) == b"SUB a  1\r\nPUB b  7\r\npayload\r\nPING\r\n"
+    finally:
+        await client.dispose()
+        between.close()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        await asyncio.wait(others, timeout=5)
 
 
 async def test_a_pong_after_its_timeout_harms_nothing(server: NatsServer, client: OneConnection) -> None:
