@@ -44,7 +44,7 @@ class HostParts:
         # The first answer means that somebody owns the log, perhaps this process.
         await store.renew(spec.name, config.lease_ttl)
         bus = await NatsLiveBus.connect(config.nats_url, spec.name)
-        identity = ActorIdentity(host=spec.name, actor=spec.name, node=node, pid=os.getpid())
+        identity = ActorIdentity(host=spec.name, actor=spec.actor, node=node, pid=os.getpid())
         ports = ActorPorts(
             store=store,
             bus=bus,

@@ -42,10 +42,21 @@ class HostSpec:
     """What kind of host to start."""
 
     name: str
+    """Of this one incarnation: a lease that was taken away is never given to the same name again."""
     isolation: str
     slots: int
     options: Mapping[str, Any]
     """Ray's options for its actor (`num_cpus`, `num_gpus`, `memory`, `runtime_env`, ...)."""
+
+    @property
+    def actor(self) -> str:
+        """The Ray actor's name: a response's actor keeps it when another takes the place of a dead one."""
+        return actor_of(self.name)
+
+
+def actor_of(host: str) -> str:
+    """The name of the Ray actor that a host is, from the host's own."""
+    return host.partition(".")[0]
 
 
 class SupervisorHandle(Protocol):

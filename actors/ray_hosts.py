@@ -137,20 +137,24 @@ class RayHostFactory:
     async def start(self, spec: HostSpec) -> RayHost:
         """See `HostFactory`."""
         options = {"num_cpus": 0, **spec.options}
-        # Ray adds `remote` to methods at run time; no type checker sees it.
-        actor: Any = (
-            ray.remote(HostProcess)
-            .options(
-                name=spec.name,
-                namespace=NAMESPACE,
-                # A host outlives the supervisor that made it; the next supervisor finds it by its name.
-                lifetime="detached",
-                max_restarts=0,
-                max_concurrency=CALLS_MAX,
-                **options,
+        try:
+            # Ray adds `remote` to methods at run time; no type checker sees it.
+            actor: Any = (
+                ray.remote(HostProcess)
+                .options(
+                    name=spec.actor,
+                    namespace=NAMESPACE,
+                    # A host outlives the supervisor that made it; the next supervisor finds it by its name.
+                    lifetime="detached",
+                    max_restarts=0,
+                    max_concurrency=CALLS_MAX,
+                    **options,
+                )
+                .remote(spec, self._config)
             )
-            .remote(spec, self._config)
-        )
+        except ValueError as error:
+            # Ray has not noticed yet that the former actor of this name is dead.
+            raise HostDied(f"{spec.name} did not start: {error}") from error
         try:
             info: HostInfo = await asyncio.wait_for(actor.start.remote(), START_TIMEOUT)
         except (TimeoutError, RayError) as error:
@@ -173,7 +177,7 @@ class RayHostFactory:
                 # Its lease decides what becomes of its streams.
                 log.warning("host %s was found but does not answer: %s", name, error)
                 continue
-            host = RayHost(actor, name, info.pid, info.node)
+            host = RayHost(actor, info.name, info.pid, info.node)
             host.watch()
-            hosts.append((HostSpec(name, info.isolation, info.slots, {}), host))
+            hosts.append((HostSpec(info.name, info.isolation, info.slots, {}), host))
         return hosts

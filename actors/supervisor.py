@@ -242,7 +242,7 @@ class Supervisor:
     async def _dedicated_host(self, response_id: str, model: str) -> Host:
         task = self._dedicated.get(response_id)
         if task is None:
-            spec = replace(self._spec("dedicated", model), name=f"response:{response_id}")
+            spec = replace(self._spec("dedicated", model), name=f"response:{response_id}.{uuid4().hex[:8]}")
             task = asyncio.create_task(self._start_host(spec))
             self._dedicated[response_id] = task
             task.add_done_callback(lambda _: self._dedicated.pop(response_id, None))

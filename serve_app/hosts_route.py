@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from actors.hosts import actor_of
 from serve_app.call import Call
 from serve_app.router import Endpoint
 from serve_app.runtime_port import Runtime
@@ -23,7 +24,7 @@ class HostRoutes:
         """Every host with what it runs, the oldest response first."""
         hosts = [
             {
-                "actor": info.name,
+                "actor": actor_of(info.name),
                 "isolation": info.isolation,
                 "node": info.node,
                 "pid": info.pid,

@@ -83,7 +83,7 @@ class LocalFactory:
             open_model=cluster.open_model,
             now=time.time,
             sleep=asyncio.sleep,
-            host=ActorIdentity(host=spec.name, actor=spec.name, node="local", pid=len(self.started)),
+            host=ActorIdentity(host=spec.name, actor=spec.actor, node="local", pid=len(self.started)),
         )
         await cluster.store.renew(spec.name, cluster.config.lease_ttl)
         host = ActorHost(

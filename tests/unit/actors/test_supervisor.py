@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from actors.hosts import actor_of
 from actors.orders import Overloaded, UnknownResponse
 from eventstore.follow import follow
 from runtime.config import load
@@ -164,7 +165,9 @@ async def test_isolated_responses_share_no_host(isolation: Any) -> None:
         owners = [await owner(cluster, command.id) for command in commands]
         assert len(set(owners)) == 3
         if isolation == "dedicated":
-            assert owners == [f"response:{command.id}" for command in commands]
+            assert [actor_of(name or "") for name in owners] == [
+                f"response:{command.id}" for command in commands
+            ]
         for command in commands:
             assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
 
@@ -174,7 +177,21 @@ async def test_a_dedicated_host_is_gone_after_its_response() -> None:
         command = create()
         await cluster.client.create(command)
         await read(cluster, command.id)
-        await until(lambda: cluster.factory.hosts[f"response:{command.id}"].gone())
+        [host] = [host for name, host in cluster.factory.hosts.items() if name.startswith("response:")]
+        await until(host.gone)
+
+
+async def test_a_response_whose_own_host_died_gets_another() -> None:
+    """Each incarnation has a lease of its own: that of the dead one is never given again."""
+    async with LocalCluster(replace(CONFIG, isolation="dedicated")) as cluster:
+        command = create("simulated?deltas=40&interval_ms=10")
+        await cluster.client.create(command)
+        first = await owner(cluster, command.id)
+        assert first is not None
+        cluster.factory.hosts[first].kill()
+        assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
+        again = [name for name in cluster.factory.hosts if actor_of(name) == actor_of(first)]
+        assert len(again) == 2
 
 
 async def test_background_waits_for_an_exclusive_host() -> None:
