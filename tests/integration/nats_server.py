@@ -86,6 +86,7 @@ class NatsServer:
         """Make it stand still; connections stay open."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)  # Else it may answer once more.
 
     def resume(self) -> None:
         """Let it go on."""
