@@ -32,7 +32,7 @@ models:
   repeats: {{upstream: patient, model: "fake?deltas={deltas}&interval_ms=50&key=repeats", resume: repeat}}
   goes-on: {{upstream: patient, model: "fake?deltas={deltas}&interval_ms=50&goes_on=1&key=goes-on"}}
   rewords: {{upstream: patient, model: "fake?deltas={deltas}&interval_ms=50&unique=1&key=rewords"}}
-  firehose: {{upstream: patient, model: "fake?deltas=1000000&key=firehose"}}
+  firehose: {{upstream: patient}}
   other-wire: {{upstream: responses, model: "fake?reasoning=3"}}
   other-wire-tools: {{upstream: responses, model: "fake?tools=2"}}
   locked: {{upstream: locked, model: fake}}
@@ -71,6 +71,11 @@ class Upstream:
         """What was asked of it so far."""
         seen: dict[str, Any] = httpx.get(self.url.removesuffix("/v1") + "/_calls", timeout=10).json()
         return seen
+
+    def tell(self, model: str, script: str) -> None:
+        """Have it answer for a model as the script says."""
+        answer = httpx.post(self.url.removesuffix("/v1") + "/_script", json={model: script}, timeout=60)
+        assert answer.status_code == 200
 
     def calls(self, model: str) -> list[dict[str, Any]]:
         """The bodies of its calls for one model, of the last hundred calls."""
