@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 ARGS ?=
+FAST := tests/unit tests/contract tests/property tests/golden
 
 .PHONY: serve test test-fast check bench lock clean help
 
@@ -19,11 +20,11 @@ serve: .venv/ready ## Set up and run everything; Ctrl-C ends it.
 	@exec $(BIN)/rayspond serve $(ARGS)
 
 test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HTTP.
-	@$(BIN)/python -m pytest -q tests/unit tests/contract tests/property tests/golden $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto $(FAST) $(ARGS)
 	@$(BIN)/python -m pytest -q tests/integration tests/e2e $(ARGS)
 
 test-fast: .venv/ready ## The tests without Ray: under a minute.
-	@$(BIN)/python -m pytest -q tests/unit tests/contract tests/property tests/golden $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto $(FAST) $(ARGS)
 
 check: .venv/ready ## Lint, types twice, and the direction of imports.
 	@$(BIN)/ruff check .
@@ -35,8 +36,8 @@ check: .venv/ready ## Lint, types twice, and the direction of imports.
 bench: .venv/ready ## Measure beside a bare Ray Serve echo, with ratios within the run.
 	@$(BIN)/python -m bench $(ARGS)
 
-lock: ## Pin every dependency anew, with hashes and without index addresses.
-	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock
+lock: .venv/ready ## Pin every dependency anew, with hashes and without index addresses.
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock
 
 clean: ## Remove the environment and every cache.
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
