@@ -148,7 +148,7 @@ async def test_a_killed_supervisor_comes_back_and_finds_its_hosts(running: Runni
 
     async def back() -> bool:
         try:
-            return await supervisor.pid.remote() != pid
+            return bool(await supervisor.pid.remote() != pid)
         except ray.exceptions.RayActorError:
             return False
 
