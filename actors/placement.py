@@ -103,8 +103,9 @@ class Placement:
     ) -> None:
         try:
             outcomes = await line.handle.obey([order for order, _ in batch])
-        except HostDied as error:
-            self._lines.pop(line.info.name, None)
+        except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait for an answer must hear of it.
+            if isinstance(error, HostDied):
+                self._lines.pop(line.info.name, None)
             for _, done in batch:
                 if not done.done():
                     done.set_exception(error)

@@ -20,12 +20,15 @@ class SlowHost:
         self.calls: list[list[Order]] = []
         self.answer = asyncio.Event()
         self.dead = False
+        self.answers_nonsense = False
 
     async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
         self.calls.append(list(orders))
         await self.answer.wait()
         if self.dead:
             raise HostDied("it")
+        if self.answers_nonsense:
+            raise TypeError("no answer of ours")
         return [None] * len(orders)
 
     async def info(self) -> HostInfo:
@@ -111,6 +114,19 @@ async def test_who_waits_for_a_dead_host_hears_of_it() -> None:
     assert all(isinstance(one, HostDied) for one in await asyncio.gather(*sending, return_exceptions=True))
     with pytest.raises(HostDied):
         await placement.send("it", CreateOrder(create()))
+
+
+async def test_who_waits_hears_of_whatever_goes_wrong() -> None:
+    """An answer that cannot even be unpickled must not leave a client waiting for ever."""
+    host = SlowHost()
+    placement = placed(host)
+    sending = [asyncio.create_task(placement.send("it", CreateOrder(create()))) for _ in range(3)]
+    await turns()
+    host.answers_nonsense = True
+    host.answer.set()
+    async with asyncio.timeout(5):
+        heard = await asyncio.gather(*sending, return_exceptions=True)
+    assert [type(one) for one in heard] == [TypeError] * 3
 
 
 async def test_the_host_with_most_room_is_chosen() -> None:
