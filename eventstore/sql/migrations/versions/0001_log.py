@@ -43,7 +43,7 @@ def _streams() -> None:
         sqlite_strict=True,
     )
     op.create_index("streams_owner", "streams", ["owner"], sqlite_where=text("owner IS NOT NULL"))
-    op.create_index("streams_state", "streams", ["category", "state", "tenant", "created"])
+    op.create_index("streams_state", "streams", ["state", "category", "tenant", "created"])
     op.create_index("streams_created", "streams", ["category", "created"])
 
 
