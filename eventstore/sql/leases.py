@@ -46,9 +46,8 @@ class Leases:
         self._buried.add(holder)
         return True
 
-    def dead(self, owners: Iterable[str]) -> list[str]:
-        """Those of `owners` that were buried or whose term is over, sorted."""
-        now = self._monotonic()
+    def dead(self, owners: Iterable[str], now: float) -> list[str]:
+        """Those of `owners` that were buried or whose term was over at `now`, sorted."""
         return sorted(
             owner
             for owner in owners

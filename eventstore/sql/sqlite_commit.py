@@ -185,6 +185,8 @@ class SqliteCommitter:
         assert connection is not None, "commit opens it"
         self._load(connection, requests)
         batch = _Batch()
+        # Before the disk is waited for: whoever renewed meanwhile waits behind this and must not die of it.
+        asked_at = self._monotonic()
         position, stream_id = self._position, self._stream_id
         try:
             outcomes = [self._stage(connection, request, batch) for request in requests]
@@ -195,7 +197,7 @@ class SqliteCommitter:
             raise
         self._remember(batch)
         if any(isinstance(request, Expired) for request in requests):
-            dead = self._leases.dead(owner for (owner,) in connection.execute(sql.OWNERS))
+            dead = self._leases.dead((owner for (owner,) in connection.execute(sql.OWNERS)), asked_at)
             outcomes = [
                 dead if isinstance(request, Expired) else outcome
                 for request, outcome in zip(requests, outcomes, strict=True)

@@ -24,7 +24,7 @@ from eventstore.errors import (
 from eventstore.events import ERASED, NO_STREAM, Append, Claim, Document, NewEvent, NewStream, Recorded, Unit
 from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.reader import SqliteLogReader
-from eventstore.sql.requests import Answer, Outcome, Request
+from eventstore.sql.requests import Answer, Expired, Outcome, Renew, Request
 from eventstore.sql.sqlite import SqliteEventStore
 from eventstore.sql.sqlite_commit import SqliteCommitter
 from eventstore.sql.sqlite_writer import Room, SqliteWriter
@@ -281,6 +281,25 @@ async def test_leases_outlive_the_change_of_the_writer(tmp_path: Path) -> None:
     now = 5.5
     assert await store.expired() == ["alive"]
     await store.aclose()
+
+
+def test_nobody_dies_of_a_slow_disk(tmp_path: Path) -> None:
+    """Whoever renews while a commit waits for the disk waits behind it: dead is who was dead before."""
+    now = 0.0
+
+    def slow(count: int) -> bytes:
+        nonlocal now
+        now += 10.0  # Entropy is asked for in the middle of a commit, like the disk.
+        return bytes(count)
+
+    migrate_sqlite(tmp_path / "log.db")
+    committer = SqliteCommitter(tmp_path / "log.db", monotonic=lambda: now, entropy=slow)
+    committer.commit([Renew("alive", 3.0)])
+    new = NewStream("response", "p1", "running", owner="alive")
+    begun = Unit([Append("a", NO_STREAM, 1, [NewEvent("said", b"x")], new=new)])
+    assert committer.commit([begun, Expired()])[1] == []
+    assert committer.commit([Expired()]) == [["alive"]]
+    committer.close()
 
 
 @pytest.mark.parametrize("in_process", [True, False])
