@@ -16,8 +16,8 @@ NAMESPACE = "rayspond"
 class ClusterConfig:
     """Where the log and the bus are, and how responses are spread over hosts.  Picklable."""
 
-    log_url: str
-    """`sqlite:///<data dir>` (one node) or a Postgres URL."""
+    log_url: str = field(repr=False)
+    """`sqlite:///<data dir>` (one node) or a Postgres URL, which may hold a password."""
     nats_url: str = field(repr=False)
     """With the runtime's credentials."""
     config_path: str | None = None
