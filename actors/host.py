@@ -76,6 +76,13 @@ class ActorHost:
         """The responses that run here, the oldest first."""
         return list(self._running.values())
 
+    async def reclaim(self) -> None:
+        """Hand back what this host owns but does not run: a commit it had given up was made after all."""
+        owned = await self._ports.store.heads(owner=self._ports.host.host, limit=2 * self._slots)
+        for head in owned:
+            if head.stream not in self._actors:
+                await self._hand_back(head.stream)
+
     def crash(self) -> None:
         """Stop where it stands, as a killed process does: what is unfinished is taken over elsewhere."""
         self._crashed = True
@@ -93,18 +100,24 @@ class ActorHost:
                     await self._actor(response_id).cancel(by)
                 case DeleteOrder(response_id=response_id, by=by, reason=reason):
                     await self._actor(response_id).delete(by, reason)
-                case ResumeOrder(response_id=response_id):
-                    await self._resume(response_id)
+                case ResumeOrder(response_id=response_id, epoch=epoch):
+                    await self._resume(response_id, epoch)
         except (PlacementError, ResponseError, EventStoreError) as refusal:
             return refusal
         except ActivationLost:
             return Moved(order.command.id if isinstance(order, CreateOrder) else order.response_id)
+        except Exception as error:
+            # One order that meets a mistake of ours must not take those down that travel with it.
+            log.exception("%s could not be obeyed", type(order).__name__)
+            return PlacementError(f"{type(order).__name__} met {type(error).__name__}")
         return None
 
     async def _create(self, command: Create) -> None:
         if command.id in self._actors:
             return
-        start = len(self._actors) < self._slots
+        # What belongs on a host of another kind is only queued here.
+        ours = (command.agent.get("isolation") or self._isolation) == self._isolation
+        start = ours and len(self._actors) < self._slots
         if not start and not command.request.background:
             await self._check_queue()
         actor = ResponseActor(self._ports, command.id)
@@ -130,7 +143,7 @@ class ActorHost:
         if len(waiting) >= self._queue_limit:
             raise Overloaded(retry_after=1.0)
 
-    async def _resume(self, response_id: str) -> None:
+    async def _resume(self, response_id: str, epoch: int) -> None:
         if response_id in self._actors:
             return
         if len(self._actors) >= self._slots:
@@ -141,6 +154,9 @@ class ActorHost:
             head = await self._ports.store.head(response_id)
             if head is None:
                 raise UnknownResponse(response_id)
+            if head.epoch != epoch:
+                self._vacate(response_id)
+                return
             self._occupy(actor, head.attributes.get("model", ""), head.tenant)
             await actor.resume(head)
         except BaseException:
@@ -187,8 +203,9 @@ class ActorHost:
             head = await self._ports.store.head(response_id)
             if head is not None and head.owner == self._ports.host.host:
                 await self._ports.store.take(response_id, epoch=head.epoch, owner=None, state="queued")
+                self._queued = True
         except EventStoreError as error:
-            # The lease of this host decides then: its streams are taken over when it ends.
+            # `reclaim` comes back to it; should this host end before, its lease decides.
             log.warning("response %s was not handed back: %s", response_id, error)
 
     async def _pull(self) -> None:
@@ -198,7 +215,7 @@ class ActorHost:
             mine = [head for head in waiting if self._suits(head)]
             self._queued = len(waiting) == 16 or bool(mine)
             for head in mine[: self._slots - len(self._actors)]:
-                await self._outcome(ResumeOrder(head.stream))
+                await self._outcome(ResumeOrder(head.stream, head.epoch))
         except EventStoreError as error:
             log.warning("the queue could not be read: %s", error)
 

@@ -14,12 +14,16 @@ from actors.hosts import HostSpec
 from actors.lease import LeaseKeeper
 from actors.response_actor import ActorIdentity, ActorPorts
 from actors.stores import open_store
+from eventstore.errors import EventStoreError
 from eventstore.nats_bus import NatsLiveBus
 from runtime.catalog import Resolved
 from runtime.model import JSON, Model
 from runtime.models.open import ModelPool
 
 log = logging.getLogger(__name__)
+
+RECLAIM_INTERVAL = 5.0
+"""Seconds between looks for streams that the host owns but does not run."""
 
 LEASE_LOST = 70
 """Exit code of a host that was declared dead while it lived."""
@@ -36,11 +40,14 @@ class HostParts:
     def __init__(self, host: ActorHost, lease: LeaseKeeper) -> None:
         self.host = host
         self._lease = lease
+        # Held here: a task that nobody refers to may vanish.
+        self._reclaiming = asyncio.create_task(self._reclaim(), name="reclaim")
 
     @classmethod
     async def open(cls, spec: HostSpec, config: ClusterConfig, node: str) -> HostParts:
         """Open the log, the bus and the lease.  Raises what they raise."""
-        store = open_store(config, may_own=True)
+        # A host that lives as long as its response would take the log's writer with it.
+        store = open_store(config, may_own=spec.isolation != "dedicated")
         # The first answer means that somebody owns the log, perhaps this process.
         await store.renew(spec.name, config.lease_ttl)
         bus = await NatsLiveBus.connect(config.nats_url, spec.name)
@@ -59,6 +66,14 @@ class HostParts:
         )
         await asyncio.to_thread(lease.start)
         return cls(host, lease)
+
+    async def _reclaim(self) -> None:
+        while True:
+            await asyncio.sleep(RECLAIM_INTERVAL)
+            try:
+                await self.host.reclaim()
+            except EventStoreError as error:
+                log.warning("streams that do not run here were not looked for: %s", error)
 
 
 def _stop() -> None:

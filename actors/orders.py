@@ -36,9 +36,14 @@ class DeleteOrder:
 
 @dataclass(frozen=True, slots=True)
 class ResumeOrder:
-    """Run a response that waits in the queue or whose host died."""
+    """Run a response that waits in the queue or whose host died.
+
+    Obeyed only while the stream stands at `epoch`: whoever gave the order may have been overtaken, and what
+    runs elsewhere by now must not be taken away from there.
+    """
 
     response_id: str
+    epoch: int
 
 
 Order = CreateOrder | CancelOrder | DeleteOrder | ResumeOrder

@@ -117,6 +117,7 @@ class ResponseActor:
             commands: list[Command] = [self._activate()]
             state, _ = read = await fold_stream(self._ports.store, self.id)
             if state.is_over:
+                await self._put_down(state, head.epoch)
                 return
             try:
                 context = await self._read_context(state.request, state.project)
@@ -128,8 +129,7 @@ class ResponseActor:
                 commands.append(Fail(self._at(), "interrupted", message))
             journal = await self._take(head, self._ports.host.host, read)
             if journal.state.is_over:
-                # It ended while it was taken: nobody owns what is over.
-                await self._ports.store.take(self.id, epoch=journal.epoch, owner=None)
+                await self._put_down(journal.state, journal.epoch)
                 return
             self._journal, self._context, self._takeover = journal, context, commands
 
@@ -221,6 +221,10 @@ class ResponseActor:
             with suppress(Fenced):
                 self._journal = await self._take(head, None)
         raise ActivationLost(self.id, "others keep taking it over")
+
+    async def _put_down(self, state: ResponseState, epoch: int) -> None:
+        """Have the head say that it is over, and nobody's: it ended while it was taken or handed back."""
+        await self._ports.store.take(self.id, epoch=epoch, owner=None, state=state.status.value)
 
     async def _take(
         self, head: Head, owner: str | None, read: tuple[ResponseState, int] | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
+from actors.backlog import PAGE, Backlog
 from actors.config import ClusterConfig
 from actors.hosts import HostDied, HostFactory, HostHandle, HostSpec
 from actors.orders import (
@@ -40,13 +41,11 @@ INFO_INTERVAL = 0.5
 REHOME_INTERVAL = 0.25
 """Seconds between looks for leases that ran out and for queued work."""
 SWEEP_INTERVAL = 5.0
-"""Seconds between looks for transient responses whose time is over."""
+"""Seconds between looks for work of which no hint came, and for transient responses whose time is over."""
 HANG_TIMEOUT = 2.0
 """Seconds a host may leave a question unanswered; only its lease decides whether it is dead."""
 UNUSED_MAX = 30.0
 """Seconds a dedicated host waits for its response; the replica that asked for it may be gone."""
-PAGE = 256
-OVER = ("completed", "failed", "incomplete", "cancelled")
 
 
 @dataclass(slots=True)
@@ -91,6 +90,8 @@ class Supervisor:
         self._starting: Counter[str] = Counter()
         self._dedicated: dict[str, asyncio.Task[Host]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._warming = asyncio.Lock()
+        self._backlog = Backlog(store, config, now)
 
     async def start(self) -> None:
         """Find or start the warm hosts, then watch them until `close`.  Raises `HostDied`."""
@@ -161,7 +162,10 @@ class Supervisor:
         )
         if host is None:
             return RuntimeUnavailable("no host is warm")
-        return (await host.handle.obey([order]))[0]
+        try:
+            return (await host.handle.obey([order]))[0]
+        except HostDied as error:
+            return RuntimeUnavailable(str(error))
 
     async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
         """A host of its own for one response: a warm idle one, or a fresh Ray actor.
@@ -219,11 +223,14 @@ class Supervisor:
         self._changed.set()
 
     async def _keep_warm(self) -> None:
-        missing = self._config.hosts - self._starting["shared"]
-        missing -= sum(host.spec.isolation == "shared" for host in self._hosts.values())
-        await asyncio.gather(*(self._start_host(self._spec("shared")) for _ in range(missing)))
-        if self._config.isolation == "exclusive":
-            await self._keep_spare("exclusive")
+        if self._warming.locked():
+            return  # Whoever is at it counted what is missing; the next look counts again.
+        async with self._warming:
+            missing = self._config.hosts
+            missing -= sum(host.spec.isolation == "shared" for host in self._hosts.values())
+            await asyncio.gather(*(self._start_host(self._spec("shared")) for _ in range(missing)))
+            if self._config.isolation == "exclusive":
+                await self._keep_spare("exclusive")
 
     async def _keep_spare(self, isolation: str) -> None:
         """Hold one idle host ready beyond those that are taken."""
@@ -240,6 +247,9 @@ class Supervisor:
         return max(candidates, key=lambda host: host.free, default=None)
 
     async def _dedicated_host(self, response_id: str, model: str) -> Host:
+        for host in self._hosts.values():
+            if host.spec.actor == f"response:{response_id}" and not host.handle.gone():
+                return host  # Asked for again: its first answer was lost, or its response was not taken.
         task = self._dedicated.get(response_id)
         if task is None:
             spec = replace(self._spec("dedicated", model), name=f"response:{response_id}.{uuid4().hex[:8]}")
@@ -251,13 +261,14 @@ class Supervisor:
     # -- Watching ------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        for host in list(self._hosts.values()):
-            if host.handle.gone():
-                await self._lost(host, "its process is gone")
+        gone = [host for host in self._hosts.values() if host.handle.gone()]
+        # Side by side: with the log's owner among them, burying waits until somebody else writes the log.
+        await asyncio.gather(*(self._lost(host, "its process is gone") for host in gone))
 
     async def _ask(self) -> None:
         await asyncio.gather(*(self._ask_one(host) for host in list(self._hosts.values())))
-        await self._keep_warm()
+        # Beside this: a start takes seconds, in which loads would grow old and hints go unheard.
+        self._spawn(self._keep_warm())
 
     async def _ask_one(self, host: Host) -> None:
         try:
@@ -291,6 +302,7 @@ class Supervisor:
             self._spawn(self._keep_warm())
         await self._bury(host.spec.name)
         await self._rehome(host.spec.name)
+        self._work.set()  # What it knew of the queue died with it.
         self._spawn(self._keep_warm())
 
     async def _bury(self, name: str) -> None:
@@ -331,17 +343,10 @@ class Supervisor:
             log.warning("the streams of %s wait: %s", holder, error)
 
     async def _dispatch(self) -> None:
-        """Start what waits, the oldest first within a project, the projects in turn."""
-        waiting = [head for head in await self._store.heads(states=["queued"], limit=PAGE) if not head.owner]
-        if not waiting:
-            return
-        turns: Counter[str] = Counter()
-        order: list[tuple[int, int, Head]] = []
-        for head in waiting:
-            turns[head.tenant] += 1
-            order.append((turns[head.tenant], head.created, head))
-        left = await self._place([head for _, _, head in sorted(order, key=lambda entry: entry[:2])])
-        if left or len(waiting) == PAGE:
+        """Start what waits."""
+        if waiting := await self._backlog.queued():
+            await self._place(waiting)
+            # Not all may have been taken, and there may be more: look until nothing waits.
             self._work.set()
 
     async def _place(self, heads: Sequence[Head]) -> list[Head]:
@@ -354,7 +359,7 @@ class Supervisor:
             except Overloaded:
                 left.append(head)
                 continue
-            order = (head, ResumeOrder(head.stream))
+            order = (head, ResumeOrder(head.stream, head.epoch))
             orders.setdefault(repr(handle), (handle, []))[1].append(order)
         for handle, given in orders.values():
             left += await self._send(handle, given)
@@ -382,14 +387,11 @@ class Supervisor:
         return host.handle
 
     async def _sweep(self) -> None:
-        """Erase transient responses whose time is over."""
-        for head in await self._store.heads(category="transient", states=OVER, limit=PAGE):
-            background = head.attributes.get("background") == "true"
-            keep = self._config.transient_after_background if background else self._config.transient_after
-            host = self._free("shared") or next(iter(self._hosts.values()), None)
-            if host is None or self._now() < float(head.attributes.get("ended_at", "0")) + keep:
-                continue
-            await host.handle.obey([DeleteOrder(head.stream, "store:false", "its time is over")])
+        self._work.set()  # A hint can be lost, as with a host that died before it told.
+        await self._place(await self._backlog.unowned())
+        async for orders in self._backlog.erasures():
+            if host := self._free("shared") or next(iter(self._hosts.values()), None):
+                await host.handle.obey(orders)
 
     # -- Loops ---------------------------------------------------------------------------------------------
 
@@ -407,4 +409,10 @@ class Supervisor:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The loops come back to whatever was not done.
+            log.warning("work beside the loops: %s", error)

@@ -93,6 +93,10 @@ class LocalFactory:
         self.hosts[spec.name] = LocalHost(host, spec.name)
         return self.hosts[spec.name]
 
+    def kind(self, name: str) -> str:
+        """The isolation of the host of that name."""
+        return next(spec.isolation for spec in self.started if spec.name == name)
+
     async def found(self) -> Sequence[tuple[HostSpec, HostHandle]]:
         """See `HostFactory`."""
         return []

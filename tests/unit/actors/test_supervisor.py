@@ -16,7 +16,9 @@ from actors.hosts import actor_of
 from actors.orders import Overloaded, UnknownResponse
 from eventstore.follow import follow
 from runtime.config import load
+from runtime.response.codec import decode
 from runtime.response.commands import Create
+from runtime.response.events import ActivationStarted
 from runtime.response.items import new_response_id
 from runtime.response.replay import ResponseReplay
 from runtime.response.request import ResponseRequest
@@ -62,6 +64,12 @@ async def read(cluster: LocalCluster, response_id: str) -> list[dict[str, Any]]:
 def text(events: list[dict[str, Any]]) -> str:
     """What a client would have read."""
     return "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+
+
+async def activations(cluster: LocalCluster, response_id: str) -> list[ActivationStarted]:
+    """Where a response was run."""
+    events = [event async for record in cluster.store.read(response_id) for event in decode(record)]
+    return [event for event in events if isinstance(event, ActivationStarted)]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -201,6 +209,8 @@ async def test_background_waits_for_an_exclusive_host() -> None:
             await cluster.client.create(command)
         for command in commands:
             assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
+            ran_on = {started.host for started in await activations(cluster, command.id)}
+            assert {cluster.factory.kind(host) for host in ran_on} == {"exclusive"}
 
 
 async def test_cancel_reaches_a_response_wherever_it_is(cluster: LocalCluster) -> None:
