@@ -15,6 +15,7 @@ from typing import Final
 from eventstore.errors import EventStoreError, Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
 from eventstore.events import NO_STREAM, Append, Batch, Document, HeadChange, NewStream, Recorded, Unit
 from eventstore.ports import EventStore, LiveBus
+from eventstore.unit import place_of
 from runtime.response import codec, history, recorder
 from runtime.response.commands import Command
 from runtime.response.decider import decide
@@ -140,16 +141,7 @@ class Journal:
     async def _landed(self, append: Append) -> Recorded | None:
         """Where this very append came to lie, if it did."""
         async for record in self._store.read(self.stream, append.expected):
-            ours = (
-                record.first_version == append.expected + 1
-                and record.epoch == append.epoch
-                and record.types == tuple(event.type for event in append.events)
-                and record.payload == tuple(event.data for event in append.events)
-            )
-            if not ours:
-                return None
-            place = (record.position, record.first_version, record.last_version, record.recorded_at)
-            return Recorded(self.stream, *place)
+            return place_of(append, record)
         return None
 
     def _refused(self, error: EventStoreError, append: Append) -> Exception:

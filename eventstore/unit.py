@@ -1,4 +1,4 @@
-"""What makes a unit sound, which appends a head lets through, and what they make of the head.
+"""What makes a unit sound, which appends a head lets through, what they make of it, and where they lie.
 
 Pure, so that every store refuses the same and leaves the same head.
 """
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from eventstore.chain import join_types
 from eventstore.errors import Fenced, StreamNotFound, WrongExpectedVersion
-from eventstore.events import ERASED, NO_STREAM, Append, Head, Unit
+from eventstore.events import ERASED, NO_STREAM, Append, Head, Record, Recorded, Unit
 
 
 def check_unit(unit: Unit) -> None:
@@ -57,6 +57,20 @@ def check_head(append: Append, head: Head | None) -> None:
         raise Fenced(append.stream, append.epoch, head.epoch)
     elif append.expected != head.version:
         raise WrongExpectedVersion(append.stream, append.expected, head.version)
+
+
+def place_of(append: Append, record: Record) -> Recorded | None:
+    """Where `append` came to lie, if `record` is what it made: in its place, of its epoch, to the byte."""
+    ours = (
+        record.first_version == append.expected + 1
+        and record.epoch == append.epoch
+        and record.types == tuple(event.type for event in append.events)
+        and record.payload == tuple(event.data for event in append.events)
+    )
+    if not ours:
+        return None
+    place = (record.position, record.first_version, record.last_version, record.recorded_at)
+    return Recorded(append.stream, *place)
 
 
 def next_head(append: Append, head: Head | None, *, chain: bytes, position: int) -> Head:

@@ -21,7 +21,7 @@ from eventstore.sql.owner_lock import ProcessIdentity, read_owner
 from eventstore.sql.reader import SqliteLogReader
 from eventstore.sql.remote_writer import BlockingWriter, OwnerHangs, RemoteWriter
 from eventstore.sql.requests import Answer, Bury, Expired, Renew, Request, SaveCursor, Take
-from eventstore.unit import check_unit
+from eventstore.unit import check_unit, place_of
 
 _log = logging.getLogger(__name__)
 
@@ -163,21 +163,10 @@ class SqliteEventStore(SqliteLogReader):
         async for record in self.read(append.stream, after=append.expected):
             if record.payload is None:
                 raise OutcomeUnknown(f"what followed version {append.expected} was erased") from refusal
-            ours = (
-                record.first_version == append.expected + 1
-                and record.epoch == append.epoch
-                and record.types == tuple(event.type for event in append.events)
-                and record.payload == tuple(event.data for event in append.events)
-            )
-            if not ours:
+            place = place_of(append, record)
+            if place is None:
                 break
-            return Recorded(
-                record.stream,
-                record.position,
-                record.first_version,
-                record.last_version,
-                record.recorded_at,
-            )
+            return place
         raise refusal
 
     # -- finding the writer
