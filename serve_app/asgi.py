@@ -106,6 +106,10 @@ class Api:
         except ClientLeft:
             log.debug("request %s: the client left", request_id)
         except Exception as error:  # Whatever it is, the client gets an answer.
+            if call.begun:
+                # Its events end without a terminal one: that is how a client learns that they were cut.
+                log.exception("request %s was cut", request_id)
+                return
             problem = problem_of(error)
             if problem is None:
                 log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])

@@ -34,6 +34,8 @@ class Call:
     """Of every answer, such as its request id."""
     params: Mapping[str, str] = field(default_factory=dict)
     """What the path names."""
+    begun: bool = False
+    """Whether an answer began, so that no other one can follow."""
     _queries: dict[str, list[str]] | None = None
 
     def header(self, name: bytes) -> str | None:
@@ -110,6 +112,7 @@ class Call:
     async def begin(self, *more: tuple[bytes, bytes]) -> None:
         """Begin an answer whose body comes in pieces."""
         headers = [*self.headers, *more]
+        self.begun = True
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def write(self, piece: bytes, *, last: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -182,6 +183,17 @@ async def test_a_store_that_stays_away_cuts_the_stream_without_an_end() -> None:
         assert waiting.status == 503
         assert waiting.headers["x-should-retry"] == "false"
         assert b"goes on" in waiting.body
+
+
+async def test_what_goes_wrong_within_a_stream_cuts_it(server: Served) -> None:
+    """No second answer can follow the first, here about an event of a newer version."""
+    response_id = (await server.create(input="x")).json()["id"]
+    records = server.cluster.store._streams[response_id].records
+    records[-1] = replace(records[-1], schema=99)
+    stream = await get(server, response_id, "stream=true").done()
+    assert (stream.status, stream.complete) == (200, False)
+    assert b"response.created" in stream.body
+    assert b"[DONE]" not in stream.body
 
 
 async def test_nothing_of_a_lossy_bus_is_seen(server: Served) -> None:
