@@ -43,3 +43,6 @@ class LeaseKeeper:
             except EventStoreError as error:
                 # While the store is away nobody can take over either: leases stretch.
                 log.warning("lease not renewed: %s", error)
+            except Exception:
+                # A keeper that stops takes its host with it, which is worse than a renewal that is missed.
+                log.exception("lease not renewed")

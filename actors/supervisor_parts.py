@@ -49,7 +49,13 @@ class SupervisorParts:
             now=time.time,
             options_of=lambda model: _options(catalog, model),
         )
-        await supervisor.start()
+        try:
+            await supervisor.start()
+        except BaseException:
+            # The next call tries again, with connections of its own; hosts that came up are found then.
+            await bus.aclose()
+            await store.aclose()
+            raise
         return cls(supervisor, store, bus, response_relay(store, bus, _jetstream(config)))
 
     def relay_lag(self) -> int:
