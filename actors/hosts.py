@@ -13,6 +13,10 @@ class HostDied(Exception):
     """The host's process is gone, or cannot be reached any more."""
 
 
+class HostUnreachable(HostDied):
+    """The host may live; only its lease decides whether it is dead."""
+
+
 class HostHandle(Protocol):
     """One host, seen from elsewhere.  Every call raises `HostDied` where it is gone."""
 

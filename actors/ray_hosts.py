@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from actors.config import NAMESPACE, ClusterConfig
-from actors.hosts import HostDied, HostSpec
+from actors.hosts import HostDied, HostSpec, HostUnreachable
 from actors.orders import HostInfo, Order, Running
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,8 @@ class RayHost:
     async def _call(self, method: Any, *arguments: Any) -> Any:
         try:
             return await method.remote(*arguments)
+        except ActorUnavailableError as error:
+            raise HostUnreachable(f"{self.name}: {type(error).__name__}") from error
         except RayActorError as error:
             raise HostDied(f"{self.name}: {type(error).__name__}") from error
 

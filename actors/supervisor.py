@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from actors.backlog import PAGE, Backlog
 from actors.config import ClusterConfig
-from actors.hosts import HostDied, HostFactory, HostHandle, HostSpec
+from actors.hosts import HostDied, HostFactory, HostHandle, HostSpec, HostUnreachable
 from actors.orders import (
     CancelOrder,
     DeleteOrder,
@@ -273,10 +273,10 @@ class Supervisor:
     async def _ask_one(self, host: Host) -> None:
         try:
             info = await asyncio.wait_for(host.handle.info(), HANG_TIMEOUT)
+        except (TimeoutError, HostUnreachable):
+            log.warning("host %s has not answered for %g s", host.spec.name, HANG_TIMEOUT)
         except HostDied:
             await self._lost(host, "it does not answer any more")
-        except TimeoutError:
-            log.warning("host %s has not answered for %g s", host.spec.name, HANG_TIMEOUT)
         else:
             if host.spec.isolation == "dedicated" and not info.running:
                 idle = self._now() - host.since

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from actors.host import ActorHost
-from actors.orders import CancelOrder, CreateOrder, PlacementError, ResumeOrder
+from actors.hosts import HostUnreachable
+from actors.orders import CancelOrder, CreateOrder, HostInfo, PlacementError, ResumeOrder
 from actors.response_actor import ResponseActor
 from eventstore.events import Head
 from runtime.response.items import new_response_id
@@ -22,9 +24,9 @@ from tests.unit.actors.test_supervisor import activations, create, read, until
 
 @pytest.fixture
 async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalCluster]:
-    """Two shared hosts, looked after often."""
+    """Two shared hosts, looked after often, whose leases never run out meanwhile."""
     monkeypatch.setattr("actors.supervisor.SWEEP_INTERVAL", 0.05)
-    async with LocalCluster() as running:
+    async with LocalCluster(replace(CONFIG, lease_ttl=600.0)) as running:
         yield running
 
 
@@ -96,6 +98,26 @@ async def test_a_head_that_was_handed_back_while_it_ended_says_so_again(cluster:
     epoch = (await head_of(cluster, command.id)).epoch
     await cluster.store.take(command.id, epoch=epoch, owner=None, state="queued")
     await until(lambda: cluster.store._streams[command.id].head.state == "completed")
+
+
+async def test_a_host_that_cannot_be_reached_for_a_moment_is_not_buried(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection broke; its process, its lease and its responses are well."""
+    command = create("simulated?deltas=20&interval_ms=5")
+    await cluster.client.create(command)
+    host = cluster.factory.hosts[(await head_of(cluster, command.id)).owner or ""]
+    asked = asyncio.Event()
+
+    async def unreachable() -> HostInfo:
+        asked.set()
+        raise HostUnreachable(host.name)
+
+    monkeypatch.setattr(host, "info", unreachable)
+    await asyncio.wait_for(asked.wait(), 10)
+    assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
+    assert len(await activations(cluster, command.id)) == 1
+    assert not cluster.store._buried
 
 
 async def test_one_order_that_meets_a_mistake_harms_no_other() -> None:
