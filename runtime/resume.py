@@ -41,6 +41,9 @@ WHAT_IS_LEFT: Final = (
 )
 """What follows a whole message after which the call was interrupted."""
 
+ECHO_LEAST: Final = 16
+"""Characters from which on a half message that comes back whole is no coincidence."""
+
 Delta = TextDelta | RefusalDelta | ArgumentsDelta | ReasoningDelta | SummaryDelta
 
 _DELTA_OF: Final[Mapping[PartKind, type[Delta]]] = {
@@ -125,7 +128,11 @@ def plan(said: Sequence[Said], mode: Literal["prompt", "repeat"], *, first: bool
         return Plan("prompt", Seam([last]), _told(whole, WHAT_IS_LEFT))
     if not any(last.texts.values()):
         return Plan("prompt", Seam(goes_on=True), _told(whole, WHAT_IS_LEFT))
-    return Plan("prompt", Seam(goes_on=True), _told(said, GO_ON))
+    return Plan("prompt", Seam(goes_on=True, half=last), _told(said, GO_ON))
+
+
+def _is_long(said: Said) -> bool:
+    return sum(map(len, said.texts.values())) >= ECHO_LEAST
 
 
 def has_calls(said: Sequence[Said]) -> bool:
@@ -186,18 +193,23 @@ class Seam:
     """Fits the events of a further attempt to what is recorded of its call.
 
     `expected` are the recorded items that the answer should repeat; only the last may be open.  With
-    `goes_on` the open message goes on with whatever the model says next.  Past the seam everything passes
-    unchanged.
+    `goes_on` the open message goes on with whatever the model says next, but for all of `half`, what is
+    recorded of it: a model that says that first does not go on but begins again.  Past the seam everything
+    passes unchanged.
     """
 
-    def __init__(self, expected: Sequence[Said] = (), *, goes_on: bool = False) -> None:
+    def __init__(
+        self, expected: Sequence[Said] = (), *, goes_on: bool = False, half: Said | None = None
+    ) -> None:
         self._expected = [_Expected(said) for said in expected]
         self._goes_on = goes_on
+        self._half = half if half is not None and _is_long(half) else None
+        self._echo: _Expected | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the new words have reached what was not said before."""
-        return not self._expected and not self._goes_on
+        return not self._expected and not self._goes_on and self._echo is None
 
     def fit(self, events: Sequence[ModelEvent]) -> list[ModelEvent | CloseItem]:
         """What of `events` is new.  Raises `Diverged` where a message or a finished item is worded anew."""
@@ -209,6 +221,8 @@ class Seam:
                 fitted.append(event)
             elif self._expected:
                 fitted += self._repeat(event)
+            elif self._echo is not None:
+                fitted += self._echoed(self._echo, event)
             else:
                 fitted += self._join(event)
         return fitted
@@ -218,6 +232,7 @@ class Seam:
         match event:
             case ItemOpened(kind="message"):
                 self._goes_on = False
+                self._echo = _Expected(self._half) if self._half is not None else None
                 return []
             case ItemOpened(kind="reasoning"):
                 # Only one item can be open, and this one thinks about going on: it is not part of the answer.
@@ -233,6 +248,21 @@ class Seam:
                 return [event]
             case _:
                 return []  # Part of a thought that is skipped.
+
+    def _echoed(self, echo: _Expected, event: ModelEvent) -> list[ModelEvent]:
+        """Hold words back while they may be all of the half message once more; else they go on in it."""
+        echo.heard.append(event)
+        if isinstance(event, TextDelta | RefusalDelta):
+            try:
+                more = echo.hear(event)
+            except Diverged:
+                pass
+            else:
+                if more is not None or echo.is_repeated:
+                    self._echo = None
+                return [more] if more is not None else []
+        self._echo = None
+        return echo.heard
 
     def _repeat(self, event: ModelEvent) -> list[ModelEvent | CloseItem]:
         """Hold back what repeats the record."""

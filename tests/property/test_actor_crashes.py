@@ -147,7 +147,7 @@ def test_an_upstream_that_breaks_off_twice_is_asked_again(resume: str, vary: boo
 def test_an_upstream_that_keeps_breaking_off_is_given_up(retries: int, tries: int, code: str) -> None:
     async def scenario() -> None:
         def script(request: ModelRequest, number: int) -> list[Step]:
-            return [[ItemOpened("message"), TextDelta(f" a{number % 10}")], CUT]
+            return [[ItemOpened("message"), TextDelta(f" {'ab'[number // 10]}{number % 10}")], CUT]
 
         world = World(ScriptedModel(script))
         shown = await live_through(world, create(resume="prompt", retries=retries), [None])

@@ -141,6 +141,25 @@ def test_a_message_that_goes_on_takes_the_first_words_and_no_new_item() -> None:
     assert Seam(goes_on=True).fit([cut]) == [cut], "what was cut short stays incomplete"
 
 
+@given(text=st.text("ab ", max_size=20), more=st.text("ab ", max_size=20), cuts=CUTS, reads=CUTS)
+def test_a_model_that_begins_again_though_it_was_told_to_go_on_says_nothing_twice(
+    text: str, more: str, cuts: list[int], reads: list[int]
+) -> None:
+    """Whichever way the texts are split; what only begins like the half message is new."""
+    half = "Once upon a time, " + text
+    for words, left in ((half + more, more), ("Once upon a TIME" + more, "Once upon a TIME" + more)):
+        seam = Seam(goes_on=True, half=said("message", half, open=True))
+        new = [CallStarted(None, ""), opened("message"), *deltas("message", words, cuts), ItemClosed(), ENDED]
+        fitted = fit(seam, new, reads)
+        assert text_of(fitted) == left
+        assert [event for event in fitted if not isinstance(event, Delta)] == [new[0], ItemClosed(), ENDED]
+
+
+def test_a_short_half_message_may_be_said_again_for_good_reason() -> None:
+    words: list[ModelEvent] = [opened("message"), TextDelta("ha"), ItemClosed(), ENDED]
+    assert text_of(Seam(goes_on=True, half=said("message", "ha", open=True)).fit(words)) == "ha"
+
+
 def test_what_the_model_is_told_of_what_it_said() -> None:
     whole, half = said("message", "Before."), said("message", "Hel", open=True)
     thought, call = said("reasoning", "Hm."), said("function_call", "{}")
