@@ -90,6 +90,8 @@ def environment(haproxy: str, scratch: Path, host: str, port: int, fallback_port
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "m"),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(HARD_STOP_S),
+        # An HAProxy that died is missed after three looks, which are 10 s apart unless told otherwise.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         # There is one application, so a port that comes back early reaches no stranger.
         "RAY_SERVE_PORT_QUARANTINE_S": "60",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),

@@ -66,3 +66,9 @@ def test_a_listener_it_does_not_know_is_refused(tmp_path: Path) -> None:
     done, _ = start(tmp_path, CONFIGURATION.replace("listen stats", "listen news"))
     assert done.returncode == 1
     assert "*:8404" in done.stderr
+
+
+def test_a_dead_haproxy_is_missed_within_seconds(tmp_path: Path) -> None:
+    """Serve starts another after three looks that found none."""
+    environment = haproxy.environment("/bin/echo", tmp_path, "::1", 8088, fallback_port=1)
+    assert float(environment["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"]) * 3 <= 10
