@@ -13,6 +13,11 @@ from serve_app.settings import Settings
 def check(settings: Settings) -> None:
     """Raise `CannotStart` with one clear line when these settings cannot work on this machine."""
     check_models(settings)
+    if not (settings.log_url or "sqlite:///").startswith("sqlite:///"):
+        raise CannotStart(
+            "--log-url must begin with sqlite:/// and name a directory: this version has no other log; "
+            "without the option it is in the data directory"
+        )
     if settings.port and (problem := port_problem(settings.host, settings.port)) is not None:
         raise CannotStart(
             f"port {settings.port} on {settings.host} cannot be listened on ({problem}): "

@@ -86,6 +86,12 @@ def test_an_option_comes_before_the_environment_and_that_before_the_default() ->
     assert (settings.port, settings.replicas, settings.config, settings.hosts) == (9000, 3, None, 2)
 
 
+def test_a_log_that_this_version_cannot_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    line = refused("--log-url", "postgresql://user:sk-secret@database/log", data_dir=tmp_path / "data")
+    assert "--log-url" in line
+    assert "sk-secret" not in line
+
+
 def test_settings_travel_by_pickle_and_show_no_secret() -> None:
     secrets = {
         "upstream_key": "sk-secret",
