@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 """Seconds a command looks for a living host before its client hears 503."""
+ANSWER_MAX = 45.0
+"""Seconds that a host may take to carry out one command, a fresh one's start included."""
 WATCH_TIMEOUT = 1.0
 """Seconds of the long poll: how old a replica's view of the hosts' loads may be."""
 
@@ -134,8 +136,12 @@ class RuntimeClient:
         deadline = loop.time() + PATIENCE
         pause = 0.02
         while True:
+            refusal: Exception | None
             try:
-                refusal = await send()
+                async with asyncio.timeout(ANSWER_MAX):
+                    refusal = await send()
+            except TimeoutError:
+                raise RuntimeUnavailable(f"its host has not answered for {ANSWER_MAX:g} s") from None
             except HostDied as error:
                 refusal = RuntimeUnavailable(str(error))
                 log.info("command not placed: %s", error)

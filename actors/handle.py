@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import ray
 
 from actors.config import NAMESPACE
-from actors.orders import CancelOrder, UnknownResponse
+from actors.orders import CancelOrder, Moved, RuntimeUnavailable, UnknownResponse
 from actors.ray_supervisor import SUPERVISOR
 
 WAIT = 10.0
@@ -19,7 +20,8 @@ WAIT = 10.0
 class ResponseHandle:
     """Looks at a response and steers it, from any driver that is connected to the cluster.
 
-    Its methods block; they raise `UnknownResponse` where there is no such response.
+    Its methods block; they raise `UnknownResponse` where there is no such response, and Ray's
+    `GetTimeoutError` where the cluster does not answer.
     """
 
     def __init__(self, response_id: str) -> None:
@@ -39,9 +41,12 @@ class ResponseHandle:
 
     def cancel(self) -> dict[str, Any]:
         """End the response, whatever runs it; its final state.  A no-op on one that is over."""
-        refusal: Exception | None = _result(self._supervisor.command.remote(CancelOrder(self.id, "driver")))
-        if refusal is not None:
-            raise refusal
+        deadline = time.monotonic() + WAIT
+        while refusal := _result(self._supervisor.command.remote(CancelOrder(self.id, "driver"))):
+            if not isinstance(refusal, Moved | RuntimeUnavailable) or time.monotonic() > deadline:
+                raise refusal
+            # It is on its way to another host.
+            time.sleep(0.1)
         return self.state()
 
     def events(self, after: int = -1) -> Iterator[dict[str, Any]]:
@@ -58,4 +63,4 @@ class ResponseHandle:
 
 def _result(call: Any) -> Any:
     # What comes back is whatever the method returns, which Ray's types do not tell.
-    return ray.get(call)
+    return ray.get(call, timeout=3 * WAIT)

@@ -26,12 +26,15 @@ from actors.orders import (
     UnknownResponse,
 )
 from actors.response_actor import ActivationLost, ActorPorts, ResponseActor
-from eventstore.errors import EventStoreError, OutcomeUnknown
+from eventstore.errors import EventStoreError
 from eventstore.events import Head
 from runtime.response.commands import Create
 from runtime.response.errors import ResponseError
 
 log = logging.getLogger(__name__)
+
+QUEUE_PAGE = 256
+"""Queued responses that are looked at in one query."""
 
 
 class ActorHost:
@@ -126,11 +129,10 @@ class ActorHost:
             self._occupy(actor, command.request.model, command.project)
         try:
             await actor.create(replace(command, queued=command.queued or not start), start=start)
-        except BaseException as error:
+        except BaseException:
+            # If it was made all the same, `reclaim` finds it.
             if start:
                 self._vacate(command.id)
-            if isinstance(error, OutcomeUnknown):
-                await self._hand_back(command.id)
             raise
         if start:
             self._launch(actor)
@@ -138,10 +140,19 @@ class ActorHost:
             self._queued = True
 
     async def _check_queue(self) -> None:
-        """Refuse a client that waits, where as many wait already as the queue may hold."""
-        waiting = await self._ports.store.heads(states=["queued"], limit=self._queue_limit)
-        if len(waiting) >= self._queue_limit:
-            raise Overloaded(retry_after=1.0)
+        """Refuse a client that waits, where as many wait already as the queue may hold.
+
+        Background work waits too, but without a client, and any amount of it.
+        """
+        clients, after = 0, None
+        while True:
+            page = await self._ports.store.heads(states=["queued"], after=after, limit=QUEUE_PAGE)
+            clients += sum(head.attributes.get("background") != "true" for head in page)
+            if clients >= self._queue_limit:
+                raise Overloaded(retry_after=1.0)
+            if len(page) < QUEUE_PAGE:
+                return
+            after = page[-1].created
 
     async def _resume(self, response_id: str, epoch: int) -> None:
         if response_id in self._actors:
@@ -161,8 +172,7 @@ class ActorHost:
             await actor.resume(head)
         except BaseException:
             self._vacate(response_id)
-            # It may be ours already, and nobody else would run it as long as this host lives.
-            await self._hand_back(response_id)
+            # If it is ours already, `reclaim` finds it: nobody else would run it as long as this host lives.
             raise
         self._launch(actor)
 

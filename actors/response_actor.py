@@ -34,6 +34,9 @@ ACTIVATIONS_MAX: Final = 8
 
 _ENDED: Final = (Status.COMPLETED, Status.FAILED, Status.INCOMPLETE, Status.CANCELLED)
 
+CREATE_MAX: Final = 10.0
+"""Seconds for which somebody who creates is kept waiting while the store does not answer."""
+
 WAIT_MAX: Final = 5.0
 """Seconds for which somebody who cancels or deletes is kept waiting while the store is away."""
 
@@ -90,7 +93,8 @@ class ResponseActor:
 
         Nothing is written on refusal.  Whoever asks again with the same request succeeds, and only the first
         one runs it.  Raises `PreviousResponseNotFound`, `PreviousResponseInProgress`, `InvalidInput`,
-        `StoreUnavailable`, and `WrongExpectedVersion` where the id belongs to another request.
+        `StoreUnavailable`, `OutcomeUnknown` (nobody runs it then, even if it was made), and
+        `WrongExpectedVersion` where the id belongs to another request.
         """
         async with self._mailbox:
             command, context = await self._prepare(command)
@@ -98,7 +102,11 @@ class ResponseActor:
             journal = self._open(owner=host)
             commands = [command, self._activate()] if start else [command]
             try:
-                await journal.record(*commands, patience=BRIEF)
+                async with asyncio.timeout(CREATE_MAX):
+                    await journal.record(*commands, patience=BRIEF)
+            except TimeoutError:
+                journal.close()
+                raise OutcomeUnknown(f"{self.id!r} could not be written for {CREATE_MAX:g} s") from None
             except WrongExpectedVersion as taken:
                 found = await self._find_same(command, host)
                 if found is None:

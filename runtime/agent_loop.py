@@ -91,6 +91,8 @@ class AgentLoop:
             async with asyncio.timeout(seconds):
                 await self._turn()
         except TimeoutError:
+            if seconds is None:
+                raise
             await self._fail(
                 "time_limit_exceeded", f"The response took longer than its limit of {seconds:g} s."
             )

@@ -128,6 +128,7 @@ class Settings:
     replicas: int = field(default=2, metadata=_about(_whole(1, 256), "Replicas of the HTTP application."))
     upstream_url: str | None = field(
         default=None,
+        repr=False,  # Whoever writes a password into it by mistake should not find it in a log.
         metadata=_about(
             _url("http", "https"), "Base URL of an OpenAI-compatible server whose models are offered."
         ),

@@ -159,6 +159,7 @@ async def test_with_no_slot_free_a_background_response_waits_in_the_log() -> Non
 async def test_a_full_queue_refuses_who_would_wait() -> None:
     async with LocalCluster(replace(CONFIG, hosts=1, slots=1, queue_limit=1)) as cluster:
         await cluster.client.create(create("simulated?deltas=1000&interval_ms=50"))
+        await cluster.client.create(create(background=True))
         await cluster.client.create(create())
         with pytest.raises(Overloaded):
             await cluster.client.create(create())
