@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -157,9 +157,12 @@ class ResponseRoutes:
         heads = await self._responses.page(
             statuses=[status] if status else [], after=behind, newest_first=newest_first, limit=limit + 1
         )
-        ids = [head.stream for head in heads]
-        bodies = [await self._responses.body(response_id) for response_id in ids[:limit]]
-        await call.answer(_list(ids[:limit], bodies, has_more=len(ids) > limit))
+        shown: dict[str, bytes] = {}
+        for head in heads[:limit]:
+            # One that is erased while the list is read is not in it.
+            with suppress(ApiError):
+                shown[head.stream] = await self._responses.body(head.stream)
+        await call.answer(_list(list(shown), list(shown.values()), has_more=len(heads) > limit))
 
     async def input_items(self, call: Call) -> None:
         """A page of a response's input."""
