@@ -159,7 +159,7 @@ def _start_ray(address: str, scratch: Path) -> str:
     node = Node(
         RayParams(
             node_ip_address="127.0.0.1",
-            temp_dir=str(scratch),
+            temp_dir=str(scratch / "ray"),  # Ray opens it to every user; what is around it stays ours alone.
             include_dashboard=False,
             include_log_monitor=False,  # pyright: ignore[reportArgumentType]  (Ray annotates a flag as str)
             no_monitor=True,

@@ -99,7 +99,7 @@ class DataDir:
 
     def _keep_logs(self, scratch: Path) -> None:
         kept = self.path / "logs" / "ray"
-        for session in scratch.glob("session_*"):
+        for session in scratch.glob("ray/session_*"):
             if session.is_symlink():
                 continue
             shutil.rmtree(kept, ignore_errors=True)

@@ -51,6 +51,13 @@ def test_runtime_json_is_private_and_complete(running: Instance) -> None:
     assert running.runtime["pid"] == running.process.pid
 
 
+def test_other_users_reach_neither_ray_s_session_nor_the_script_that_starts_haproxy(running: Instance) -> None:
+    """Ray opens its own directory to every user."""
+    scratch = Path((running.data_dir / "scratch.path").read_text())
+    assert stat.S_IMODE(scratch.stat().st_mode) == 0o700
+    assert (scratch / "ray" / "session_latest").exists()
+
+
 def test_a_second_instance_on_the_same_data_directory_is_refused(running: Instance) -> None:
     done = rayspond("serve", "--data-dir", str(running.data_dir), "--port", "0")
     assert done.returncode == 2
