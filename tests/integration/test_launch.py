@@ -51,7 +51,9 @@ def test_runtime_json_is_private_and_complete(running: Instance) -> None:
     assert running.runtime["pid"] == running.process.pid
 
 
-def test_other_users_reach_neither_ray_s_session_nor_the_script_that_starts_haproxy(running: Instance) -> None:
+def test_other_users_reach_neither_ray_s_session_nor_the_script_that_starts_haproxy(
+    running: Instance,
+) -> None:
     """Ray opens its own directory to every user."""
     scratch = Path((running.data_dir / "scratch.path").read_text())
     assert stat.S_IMODE(scratch.stat().st_mode) == 0o700
