@@ -32,6 +32,9 @@ PATIENCE = 10.0
 """Seconds a command looks for a living host before its client hears 503."""
 ANSWER_MAX = 45.0
 """Seconds that a host may take to carry out one command, a fresh one's start included."""
+SILENT_MAX = 10.0
+"""Seconds without an answer of the supervisor after which a replica no longer calls itself ready; Ray brings
+a supervisor back in less."""
 WATCH_TIMEOUT = 1.0
 """Seconds of the long poll: how old a replica's view of the hosts' loads may be."""
 
@@ -49,6 +52,7 @@ class RuntimeClient:
         self._placement = Placement()
         self._watching: asyncio.Task[None] | None = None
         self._known = asyncio.Event()
+        self._heard = 0.0
 
     async def start(self) -> None:
         """Begin to watch the hosts; the first commands wait until some are known."""
@@ -94,6 +98,9 @@ class RuntimeClient:
 
     async def ready(self) -> list[str]:
         """What keeps responses from being created, in sentences; empty when nothing does."""
+        silent = asyncio.get_running_loop().time() - self._heard
+        if self._known.is_set() and silent > SILENT_MAX:
+            return [f"the supervisor has not answered for {silent:.0f} s"]
         if not self._known.is_set() or not len(self._placement):
             return ["no host is warm yet"]
         return []
@@ -165,6 +172,7 @@ class RuntimeClient:
                 pause = min(pause * 2, 1.0)
                 continue
             pause = 0.05
+            self._heard = asyncio.get_running_loop().time()
             self._placement.update(hosts)
             if hosts:
                 self._known.set()

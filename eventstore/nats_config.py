@@ -62,7 +62,7 @@ def render(port: int, store_dir: str, runtime_password: str, subscriber_password
         f"port: {port}",
         "server_name: rayspond",
         "jetstream {",
-        f"  store_dir: {json.dumps(store_dir)}",
+        f"  store_dir: {json.dumps(store_dir, ensure_ascii=False)}",
         "  max_memory_store: 64MB",
         "  max_file_store: 2GB",
         "}",
@@ -73,7 +73,7 @@ def render(port: int, store_dir: str, runtime_password: str, subscriber_password
         'ping_interval: "10s"',
         "ping_max: 3",
         "logtime: true",
-        f"authorization {{ users: {json.dumps(users)} }}",
+        f"authorization {{ users: {json.dumps(users, ensure_ascii=False)} }}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -39,6 +39,7 @@ NAMESPACE: Final = "rayspond"
 _OBJECT_STORE_BYTES: Final = 512 * 1024 * 1024
 _READY_LIMIT_S: Final = 60.0
 _STOP_LIMIT_S: Final = 5.0
+_LOOK_INTERVAL_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ async def _run(orders: Orders, report: Report, reload: asyncio.Event) -> None:
     # The application's modules are imported while Ray's processes start.
     loading = asyncio.create_task(asyncio.to_thread(_load, settings.app))
     began = time.monotonic()
-    address = await asyncio.to_thread(_start_ray, settings.address, orders.scratch)
+    address, node = await asyncio.to_thread(_start_ray, settings.address, orders.scratch)
     _check_log(settings)
     report.send({"ray_address": address})
     report.step("Ray", address, began)
@@ -113,8 +114,8 @@ async def _run(orders: Orders, report: Report, reload: asyncio.Event) -> None:
         await asyncio.to_thread(_wait_ready, orders.http_url)
         report.step("API", f"{orders.http_url}, {settings.replicas} replicas", began)
         report.send({"ready": True})
-        while await reload.wait():
-            reload.clear()
+        while True:
+            await _until_reload(reload, node)
             try:
                 await _deploy(application, settings)
                 report.send({"told": "the models were read again; new responses use them"})
@@ -122,6 +123,20 @@ async def _run(orders: Orders, report: Report, reload: asyncio.Event) -> None:
                 report.send({"told": f"the models stay as they were: {reason}"})
     finally:
         await _put_down(settings)
+
+
+async def _until_reload(reload: asyncio.Event, node: Node | None) -> None:
+    """Wait for `reload`.  Raises `StartFailed` once a Ray of our own lost a process: nothing runs then."""
+    while not reload.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(reload.wait(), _LOOK_INTERVAL_S)
+        dead = [name for name, _ in node.dead_processes()] if node is not None else []
+        if dead:
+            names = ", ".join(sorted(set(dead)))
+            raise StartFailed(
+                f"Ray lost its {names}; start again on the same data directory: what is unfinished goes on"
+            )
+    reload.clear()
 
 
 async def _deploy(application: Application, settings: Settings) -> None:
@@ -150,11 +165,11 @@ async def _put_down(settings: Settings) -> None:
             print(f"no answer when asked to stop ({type(error).__name__})", file=sys.stderr)
 
 
-def _start_ray(address: str, scratch: Path) -> str:
-    """Start a Ray of our own, or join the one at `address`; its address."""
+def _start_ray(address: str, scratch: Path) -> tuple[str, Node | None]:
+    """Start a Ray of our own, or join the one at `address`; its address, and the node if it is ours."""
     if address != "local":
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
-        return str(ray.get_runtime_context().gcs_address)
+        return str(ray.get_runtime_context().gcs_address), None
     # `ray.init(address="local")` does the same, plus a log monitor and an autoscaler: 95 MiB for nothing.
     node = Node(
         RayParams(
@@ -172,7 +187,7 @@ def _start_ray(address: str, scratch: Path) -> str:
         ray_init_cluster=True,
     )
     ray.init(address=node.address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
-    return str(node.address)
+    return str(node.address), node
 
 
 def _check_log(settings: Settings) -> None:

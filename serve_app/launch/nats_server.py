@@ -45,7 +45,8 @@ class NatsServer:
         self.subscriber_url = nats_config.url(self.port, "subscriber", subscriber)
         configuration = data.path / "nats" / "nats.conf"
         configuration.touch(mode=0o600)
-        configuration.write_text(nats_config.render(self.port, str(data.path / "nats"), runtime, subscriber))
+        text = nats_config.render(self.port, str(data.path / "nats"), runtime, subscriber)
+        configuration.write_text(text, encoding="utf-8")
         self._command = (binary, "-c", str(configuration))
         self._child: subprocess.Popen[bytes] | None = None
         self._started = 0.0

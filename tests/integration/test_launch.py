@@ -174,6 +174,20 @@ def test_all_ends_when_only_the_launcher_is_killed(tmp_path: Path) -> None:
         instance.kill()
 
 
+def test_without_its_raylet_it_ends_and_says_so(tmp_path: Path) -> None:
+    """A server that can run nothing any more must not call itself ready."""
+    instance = Instance(tmp_path / "data")
+    try:
+        instance.wait_ready()
+        everything = instance.note_everything()
+        next(process for process in everything if process.name() == "raylet").kill()
+        assert instance.process.wait(20) == 1
+        assert "Ray lost its raylet; start again on the same data directory" in instance.output
+        instance.assert_gone()
+    finally:
+        instance.kill()
+
+
 @pytest.mark.parametrize(
     ("line", "later_s"), [("rayspond ", 0), ("  NATS ", 0), ("  NATS ", 2), ("  Ray ", 0), ("  Ray ", 2)]
 )
