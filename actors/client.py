@@ -11,6 +11,7 @@ from dataclasses import replace
 from actors.config import ClusterConfig
 from actors.hosts import HostDied, SupervisorHandle
 from actors.orders import (
+    AggregateOrder,
     CancelOrder,
     CreateOrder,
     DeleteOrder,
@@ -88,6 +89,13 @@ class RuntimeClient:
     async def delete(self, response_id: str, by: str) -> None:
         """Erase a response, cancelling it first where it runs.  Raises as `cancel`."""
         await self._until_placed(lambda: self._send_to_owner(response_id, DeleteOrder(response_id, by)))
+
+    async def change(self, order: AggregateOrder) -> None:
+        """Have any host carry out a command to an aggregate.  Returns once what follows is committed.
+
+        Raises what the aggregate refuses it for (`runtime.aggregate.Refused`), `RuntimeUnavailable`.
+        """
+        await self._until_placed(lambda: self._send_shared(order))
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """Every host with the responses that run on it.  Raises `RuntimeUnavailable`."""

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from time import time
 
+from actors.aggregate_writer import AggregateWriter
 from actors.orders import (
+    AggregateOrder,
     CancelOrder,
     CreateOrder,
     DeleteOrder,
@@ -28,6 +30,7 @@ from actors.orders import (
 from actors.response_actor import ActivationLost, ActorPorts, ResponseActor
 from eventstore.errors import EventStoreError
 from eventstore.events import Head
+from runtime.aggregate import Refused
 from runtime.response.commands import Create
 from runtime.response.errors import ResponseError
 
@@ -51,6 +54,7 @@ class ActorHost:
         self._ran = 0
         self._queued = False
         self._crashed = False
+        self._aggregates = AggregateWriter(ports.store, ports.bus, ports.sleep)
 
     # -- What others ask of it -----------------------------------------------------------------------------
 
@@ -105,10 +109,12 @@ class ActorHost:
                     await self._actor(response_id).delete(by, reason)
                 case ResumeOrder(response_id=response_id, epoch=epoch):
                     await self._resume(response_id, epoch)
-        except (PlacementError, ResponseError, EventStoreError) as refusal:
+                case AggregateOrder():
+                    await self._aggregates.obey(order)
+        except (PlacementError, ResponseError, Refused, EventStoreError) as refusal:
             return refusal
-        except ActivationLost:
-            return Moved(order.command.id if isinstance(order, CreateOrder) else order.response_id)
+        except ActivationLost as lost:
+            return Moved(lost.stream)
         except Exception as error:
             # One order that meets a mistake of ours must not take those down that travel with it.
             log.exception("%s could not be obeyed", type(order).__name__)

@@ -1,4 +1,4 @@
-"""What is asked of a host: commands on their way to a response actor, and why they can be refused.
+"""What is asked of a host: commands on their way to what carries them out, and why they can be refused.
 
 Orders cross processes by pickle, many in one call.
 """
@@ -46,7 +46,20 @@ class ResumeOrder:
     epoch: int
 
 
-Order = CreateOrder | CancelOrder | DeleteOrder | ResumeOrder
+@dataclass(frozen=True, slots=True)
+class AggregateOrder:
+    """Carry out a command to an aggregate that no host runs; any host may.
+
+    Where the host dies before it answers it is carried out again, so the command brings its time and ids.
+    """
+
+    category: str
+    """Which of `runtime.aggregates.AGGREGATES`."""
+    stream: str
+    command: object
+
+
+Order = CreateOrder | CancelOrder | DeleteOrder | ResumeOrder | AggregateOrder
 
 
 @dataclass(frozen=True, slots=True)

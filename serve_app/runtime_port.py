@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from actors.orders import HostInfo, Running
+from actors.orders import AggregateOrder, HostInfo, Running
 from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
 
@@ -46,6 +46,13 @@ class Runtime(Protocol):
 
     async def delete(self, response_id: str, by: str) -> None:
         """Cancel the response if it runs, then erase it.  Raises `actors.orders.UnknownResponse`."""
+        ...
+
+    async def change(self, order: AggregateOrder) -> None:
+        """Carry out a command to a project or another aggregate that no host runs.
+
+        Returns once what follows is committed.  Raises the aggregate's `runtime.aggregate.Refused`.
+        """
         ...
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:

@@ -1,0 +1,95 @@
+"""Carries out commands to aggregates that no host runs: read, decide, append; again if somebody was faster.
+
+Any host may do it at any time: the version that an append names decides who comes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from actors.orders import AggregateOrder, RuntimeUnavailable
+from eventstore.errors import OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
+from eventstore.events import Append, Batch, Recorded, Unit
+from eventstore.ports import EventStore, LiveBus
+from eventstore.unit import place_of
+from runtime.aggregate import Aggregate
+from runtime.aggregates import AGGREGATES
+
+RACES_MAX: Final = 12
+"""How often a command is decided anew because another host was faster."""
+RACE_PAUSE: Final = 0.01
+"""Seconds after the first lost race, at most; twice as long after each further one."""
+
+
+class AggregateWriter:
+    """One host's hand on such streams."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        bus: LiveBus,
+        sleep: Callable[[float], Awaitable[None]],
+        aggregates: Mapping[str, Aggregate[Any, Any]] = AGGREGATES,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._sleep = sleep
+        self._aggregates = aggregates
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def obey(self, order: AggregateOrder) -> None:
+        """Carry the order out.  Returns once what follows from it is committed.
+
+        Raises the `Refused` of the aggregate, `UnknownEvent`, `StoreUnavailable`, and `RuntimeUnavailable`
+        where others kept being faster.
+        """
+        # Commands of this host to one stream need not race each other.
+        turn = self._turns.setdefault(order.stream, asyncio.Lock())
+        async with turn:
+            pause = RACE_PAUSE
+            for _ in range(RACES_MAX):
+                try:
+                    return await self._try(self._aggregates[order.category], order)
+                except WrongExpectedVersion:
+                    await self._sleep(pause * random.random())
+                    pause *= 2
+        raise RuntimeUnavailable(f"others kept changing {order.stream!r}")
+
+    async def _try(self, aggregate: Aggregate[Any, Any], order: AggregateOrder) -> None:
+        state, version = await aggregate.read(self._store, order.stream)
+        events = aggregate.decide(order.command, state)
+        if not events:
+            return
+        state = aggregate.fold(events, state)
+        append = aggregate.append(order.stream, version, state, events)
+        recorded = await self._commit(append)
+        # Shows nothing; whoever reads the log in its order need not wait for this position.
+        self._bus.publish(
+            Batch(
+                order.stream,
+                first=0,
+                count=0,
+                frames=(),
+                version=recorded.last_version,
+                position=recorded.position,
+                tenant=aggregate.label(state).tenant,
+            )
+        )
+
+    async def _commit(self, append: Append) -> Recorded:
+        try:
+            return (await self._store.append(Unit([append])))[0]
+        except OutcomeUnknown as error:
+            # Repeating it blindly could record it twice; whoever asks again is decided on what is there.
+            try:
+                async for record in self._store.read(append.stream, append.expected):
+                    if (recorded := place_of(append, record)) is not None:
+                        return recorded
+                    raise WrongExpectedVersion(append.stream, append.expected, record.last_version) from error
+            except StoreUnavailable:
+                raise error from None
+            raise

@@ -1,0 +1,1 @@
+"""What a project is: who may ask for what, and how much."""
