@@ -24,6 +24,9 @@ from runtime.response.replay import ResponseReplay
 
 DATA_BYTES_MAX: Final = 512 * 1024
 """Larger data stays behind; a reference to the API goes instead."""
+PAYLOAD_MAX: Final = 1 << 20
+HEADER_BYTES_MAX: Final = 2048
+"""What the headers below can come to, JetStream's among them: NATS counts them as part of a message."""
 
 CATEGORIES: Final = ("response", "transient")
 """Streams that are responses, stored ones and those that are soon erased."""
@@ -32,8 +35,12 @@ _EVENT: Final = b"event: "
 _DATA: Final = b"\ndata: "
 
 
-def messages(batch: Batch, incarnation: str) -> Sequence[Message]:
-    """One message for each wire event of the batch.  Raises `UnsafeToken` for ids that fit no subject."""
+def messages(batch: Batch, incarnation: str, payload_max: int = PAYLOAD_MAX) -> Sequence[Message]:
+    """One message for each wire event of the batch, for a server that takes `payload_max` bytes.
+
+    Raises `UnsafeToken` for ids that fit no subject.
+    """
+    data_max = min(DATA_BYTES_MAX, payload_max - HEADER_BYTES_MAX)
     prefix = f"rayspond.{_token(batch.tenant)}"
     response = _token(batch.channel)
     made: list[Message] = []
@@ -54,7 +61,7 @@ def messages(batch: Batch, incarnation: str) -> Sequence[Message]:
             "ce-version": str(batch.version),
             "ce-sequencenumber": str(number),
         }
-        if len(data) > DATA_BYTES_MAX:
+        if len(data) > data_max:
             headers["ce-dataref"] = f"/v1/responses/{response}?stream=true&starting_after={number - 1}"
             data = b""
         subject = f"{prefix}.{_class(kind, batch.transient)}.{response}.{_tokens(kind)}"

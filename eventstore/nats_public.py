@@ -128,6 +128,11 @@ class NatsPublicBus:
         """What the stream is asked to be."""
         return self._settings
 
+    @property
+    def payload_max(self) -> int:
+        """See `PublicBus`: what the server says, and another one after a reconnect may say otherwise."""
+        return self._connection.max_payload
+
     async def publish(self, messages: Sequence[Message], *, capture: bool = True) -> None:
         """See `PublicBus`."""
         if not self._connection.connected:

@@ -159,6 +159,11 @@ class LiveBus(Protocol):
 class PublicBus(Protocol):
     """Where events are published for subscribers, some of them captured by a stream that keeps them."""
 
+    @property
+    def payload_max(self) -> int:
+        """The bytes that one message may have now, headers included."""
+        ...
+
     async def publish(
         self, messages: Sequence[tuple[str, bytes, Mapping[str, str]]], *, capture: bool = True
     ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -31,14 +32,32 @@ SAVE_POSITIONS: Final = 1000
 RETRY_SECONDS_MAX: Final = 2.0
 PROBE_SECONDS: Final = 5.0
 """How often a stream that took nothing is tried again."""
+MARK_SECONDS: Final = 0.1
+MARKS_MAX: Final = 1024
+"""Moments at which the log's newest position is noted, so that the lag can be told in seconds."""
 
 logger = logging.getLogger(__name__)
 
 Message = tuple[str, bytes, Mapping[str, str]]
-Compose = Callable[[Batch, str], Sequence[Message]]
-"""The messages of a batch, given the log's incarnation.  Raises `UnsafeToken`."""
+Compose = Callable[[Batch, str, int], Sequence[Message]]
+"""The messages of a batch, given the log's incarnation and the bytes that one may have, headers included.
+Raises `UnsafeToken`."""
 Render = Callable[[Record], Awaitable[Batch | None]]
 """The batch behind a record (`eventstore.renders.Renders.batch`)."""
+
+
+class Unrenderable(EventStoreError):
+    """A record that nobody here can show: it is waited for, because skipping is forbidden."""
+
+    def __init__(self, position: int, stream: str, reason: str) -> None:
+        super().__init__(position, stream, reason)
+        self.position, self.stream, self.reason = position, stream, reason
+
+    def __str__(self) -> str:
+        return (
+            f"position {self.position} of the log, of {self.stream!r}, cannot be shown ({self.reason}); "
+            "nothing behind it is published until this version, or a later one, can show it"
+        )
 
 
 class LiveTap(Protocol):
@@ -76,7 +95,9 @@ class Relay:
         self._window_position = 0
         self._saved, self._saved_at = 0, 0.0
         self._behind = True
+        self._marks: deque[tuple[int, float]] = deque()
         self._capture_from: int | None = None
+        self._captured_at = 0.0
         self._probe: asyncio.Task[bool] | None = None
         self._problem: str | None = None
 
@@ -89,6 +110,16 @@ class Relay:
     def lag(self) -> int:
         """How many positions that the relay knows of are not published yet."""
         return max(0, self._newest - self._position)
+
+    @property
+    def lag_seconds(self) -> float:
+        """For how long the oldest position that is not published yet has been known; 0 where none is."""
+        return _now() - self._marks[0][1] if self._marks and self.lag else 0.0
+
+    @property
+    def capture_away(self) -> float:
+        """For how many seconds the stream has taken nothing although the server answers; 0 while it does."""
+        return 0.0 if self._capture_from is None else _now() - self._captured_at
 
     @property
     def capture_lag(self) -> int:
@@ -128,12 +159,20 @@ class Relay:
     async def _load(self) -> None:
         self._incarnation = await self._store.incarnation()
         self._position = self._saved = await self._store.cursor(self._name)
-        self._newest = max(self._newest, self._position)
+        self._note(self._position)
 
     async def _turn(self, live: Subscription) -> None:
         """Publish what is next, or wait for it, or look for it in the log."""
         self._forget_window()
         await self._follow_probe()
+        try:
+            await self._proceed(live)
+        except Unrenderable:
+            await self._send()  # What comes before it is out, at least.
+            raise
+        await self._save_if_due()
+
+    async def _proceed(self, live: Subscription) -> None:
         if self._position + 1 in self._held:
             await self._publish_held()
         elif self._behind or self._hole_is_old():
@@ -144,16 +183,25 @@ class Relay:
                 self._behind = not self._held or self._hole_is_old()
             else:
                 self._hold(heard)
-        await self._save_if_due()
 
     def _hold(self, batch: Batch) -> None:
         if batch.position <= self._position:
             return
-        self._newest = max(self._newest, batch.position)
+        self._note(batch.position)
         if batch.position in self._held or self._keep(batch):
             self._look_for_a_hole()
         else:
             self._behind = True
+
+    def _note(self, position: int) -> None:
+        """Remember that the log has come that far, and when that was heard of."""
+        if position <= self._newest:
+            return
+        self._newest = position
+        now = _now()
+        # Where all marks are taken, the oldest ones are those that count.
+        if len(self._marks) < MARKS_MAX and (not self._marks or now - self._marks[-1][1] >= MARK_SECONDS):
+            self._marks.append((position, now))
 
     def _keep(self, batch: Batch) -> bool:
         """Hold a batch; False where it has no bytes or does not fit: then the log is read for it."""
@@ -196,10 +244,10 @@ class Relay:
         records = await self._store.read_all(self._position, PAGE)
         self._behind = len(records) == PAGE
         if records:
-            self._newest = max(self._newest, records[-1].position)
+            self._note(records[-1].position)
         for record in records:
             batch = self._held.get(record.position)
-            if batch is None and (batch := await self._render(record)) is not None:
+            if batch is None and (batch := await self._rendered(record)) is not None:
                 self._keep(batch)  # Should publishing fail, it need not be rendered again.
             await self._add(record.position, batch)
         await self._send()
@@ -210,16 +258,26 @@ class Relay:
         self._missing_since = None
         self._look_for_a_hole()
 
+    async def _rendered(self, record: Record) -> Batch | None:
+        try:
+            return await self._render(record)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            raise Unrenderable(record.position, record.stream, _text(error)) from error
+
     # One window of messages, and where publishing it leads.
 
     async def _add(self, position: int, batch: Batch | None) -> bool:
         """Add a position to the window; True where that filled and sent it."""
         if batch is not None and batch.count:
             try:
-                messages = self._compose(batch, self._incarnation)
+                messages = self._compose(batch, self._incarnation, self._public.payload_max)
             except UnsafeToken as error:
                 logger.error("position %d has no subject and stays unpublished: %s", position, error)
                 messages = ()
+            except Exception as error:
+                raise Unrenderable(position, batch.channel, _text(error)) from error
             self._window.extend(messages)
             self._window_bytes += sum(len(payload) for _, payload, _ in messages)
         self._window_position = position
@@ -236,6 +294,8 @@ class Relay:
         for position in range(self._position + 1, self._window_position + 1):
             self._release(position)
         self._position = self._window_position
+        while self._marks and self._marks[0][0] <= self._position:
+            self._marks.popleft()
         self._hole_patience, self._missing_since = HOLE_SECONDS, None
         self._look_for_a_hole()
         self._forget_window()
@@ -255,7 +315,7 @@ class Relay:
             await self._public.publish(messages)
         except CaptureUnavailable as error:
             # Listeners have got them; only the stream will need them again, from here on.
-            self._capture_from = self._position
+            self._capture_from, self._captured_at = self._position, _now()
             self._hindered(error)
             self._probe = asyncio.create_task(self._try_capture(messages[error.first]))
 
@@ -278,6 +338,7 @@ class Relay:
         assert self._capture_from is not None
         logger.warning("the stream takes events again; publishing anew from %d", self._capture_from + 1)
         self._position, self._capture_from = self._capture_from, None
+        self._marks.appendleft((self._newest, _now()))
         self._behind = True
         self._forget_window()
 
@@ -307,7 +368,7 @@ class Relay:
             self._problem = None
 
     def _hindered(self, error: Exception) -> None:
-        problem = str(error) or type(error).__name__
+        problem = _text(error)
         if problem != self._problem:
             known = isinstance(error, (EventStoreError, BusUnavailable))
             logger.warning("the relay waits: %s", problem, exc_info=None if known else error)
@@ -316,6 +377,10 @@ class Relay:
 
 def _size(batch: Batch) -> int:
     return sum(map(len, batch.frames or ()))
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _now() -> float:

@@ -21,6 +21,8 @@ class Shown:
         self.batches: list[Batch] = []
         self.versions: dict[str, int] = {}
         self.opened = 0
+        self.unknown: str | None = None
+        """The stream that nobody can show now."""
 
     async def commit(self, stream: str, count: int = 1) -> Batch:
         version = self.versions.get(stream, NO_STREAM)
@@ -36,6 +38,8 @@ class Shown:
 
     async def open_replay(self, stream: str) -> StreamReplay | None:
         self.opened += 1
+        if stream == self.unknown:
+            raise ValueError("no such event")
         return None if stream == "quiet" else StreamReplay(self.store, stream)
 
     def expected(self) -> list[str]:

@@ -41,6 +41,7 @@ class Public:
         self.heard: list[str] = []
         self.kept: dict[str, str] = {}
         self.up = True
+        self.payload_max = 1 << 20
         self.captures = True
         self.largest = 0
 
@@ -58,7 +59,7 @@ class Public:
             self.kept.setdefault(headers["id"], payload.decode())
 
 
-def compose(batch: Batch, incarnation: str) -> Sequence[Message]:
+def compose(batch: Batch, incarnation: str, payload_max: int) -> Sequence[Message]:
     safe_token(batch.channel)
     return [
         (f"x.{batch.channel}", frame, {"id": f"{incarnation}:{batch.channel}:{number}"})
@@ -240,6 +241,81 @@ def test_a_stream_that_takes_nothing_does_not_stop_listeners() -> None:
         await scene.settled(relay)
         assert list(scene.public.kept.values()) == scene.log.expected()
         assert relay.healthy
+        await stop(task)
+
+    play(main())
+
+
+def test_what_cannot_be_shown_is_waited_for_and_named() -> None:
+    """What comes before it is public; nothing behind it is, until somebody can show it."""
+
+    async def main() -> None:
+        scene = Scene()
+        scene.log.unknown = "b"
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        for stream in ("a", "a", "b", "a"):
+            await scene.log.commit(stream)
+        await asyncio.sleep(20)
+        assert scene.public.heard == ["a-0", "a-1"]
+        assert relay.position == 2
+        assert relay.problem is not None
+        assert relay.problem.startswith("position 3 of the log, of 'b', cannot be shown (no such event)")
+        assert 15 < relay.lag_seconds <= 20
+        scene.log.unknown = None
+        await scene.settled(relay)
+        assert scene.public.heard == scene.log.expected()
+        assert relay.healthy
+        assert relay.lag_seconds == 0
+        await stop(task)
+
+    play(main())
+
+
+def test_what_cannot_be_composed_is_waited_for_and_named() -> None:
+    async def main() -> None:
+        scene = Scene()
+        broken = True
+
+        def composed(batch: Batch, incarnation: str, payload_max: int) -> Sequence[Message]:
+            if broken and batch.channel == "b":
+                raise ValueError("no frame")
+            return compose(batch, incarnation, payload_max)
+
+        relay = Relay(scene.log.store, scene.bus, scene.public, scene.renders.batch, composed)
+        task = asyncio.create_task(relay.run())
+        for stream in ("a", "b", "a"):
+            scene.bus.held.offer(await scene.log.commit(stream))
+        await asyncio.sleep(5)
+        assert scene.public.heard == ["a-0"]
+        assert relay.problem is not None
+        assert "position 2 of the log, of 'b'" in relay.problem
+        broken = False
+        await scene.settled(relay)
+        assert scene.public.heard == scene.log.expected()
+        await stop(task)
+
+    play(main())
+
+
+def test_its_lag_is_told_in_seconds() -> None:
+    """Of the oldest position that waits, not of the newest; a relay that keeps up has none."""
+
+    async def main() -> None:
+        scene = Scene()
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        scene.public.up = False
+        for _ in range(100):
+            scene.bus.held.offer(await scene.log.commit("a"))
+            await asyncio.sleep(0.1)
+        assert 9 < relay.lag_seconds < 11
+        scene.public.up = True
+        await scene.settled(relay)
+        for _ in range(100):
+            scene.bus.held.offer(await scene.log.commit("a"))
+            await asyncio.sleep(0.005)
+            assert relay.lag_seconds < 0.2
         await stop(task)
 
     play(main())
