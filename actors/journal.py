@@ -13,7 +13,7 @@ from itertools import repeat
 from typing import Final
 
 from eventstore.errors import EventStoreError, Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
-from eventstore.events import NO_STREAM, Append, Batch, Document, HeadChange, NewStream, Recorded, Unit
+from eventstore.events import NO_STREAM, Append, Batch, Claim, Document, HeadChange, NewStream, Recorded, Unit
 from eventstore.ports import EventStore, LiveBus
 from eventstore.unit import place_of
 from runtime.response import codec, history, recorder
@@ -76,15 +76,18 @@ class Journal:
         """Version of the last event recorded."""
         return self._version
 
-    async def record(self, *commands: Command, patience: Sequence[float] = PATIENT) -> None:
+    async def record(
+        self, *commands: Command, patience: Sequence[float] = PATIENT, claims: Sequence[Claim] = ()
+    ) -> None:
         """Decide, commit, fold, publish: in this order, and all of it or nothing.
 
         A caller that is cancelled leaves; the commit goes on without it.  `patience` are the pauses between
         tries while the store is away.  Raises `IllegalCommand`, `ActivationLost`, `StoreUnavailable` once
-        patience is at its end, and `WrongExpectedVersion` where a stream that is to begin is there already.
+        patience is at its end, `ClaimTaken`, and `WrongExpectedVersion` where a stream that is to begin is
+        there already.
         """
         # Whoever cancels the caller half way must not leave a commit behind whose outcome nobody knows.
-        commit = asyncio.create_task(self._obey(commands, patience))
+        commit = asyncio.create_task(self._obey(commands, patience, claims))
         commit.add_done_callback(_look_at)
         await asyncio.shield(commit)
 
@@ -97,7 +100,9 @@ class Journal:
         """Record nothing any more; a commit that is being tried again is given up."""
         self._lost = self._lost or "it was stopped"
 
-    async def _obey(self, commands: Sequence[Command], patience: Sequence[float]) -> None:
+    async def _obey(
+        self, commands: Sequence[Command], patience: Sequence[float], claims: Sequence[Claim]
+    ) -> None:
         async with self._turn:
             if self._lost is not None:
                 raise ActivationLost(self.stream, self._lost)
@@ -106,7 +111,7 @@ class Journal:
                 draft.obey(command)
             if not draft.events:
                 return
-            unit = draft.unit(self._version, self.epoch, self.owner)
+            unit = replace(draft.unit(self._version, self.epoch, self.owner), claims=claims)
             recorded = await self._commit(unit, patience)
             self._state, self._version = draft.state, recorded.last_version
             self._bus.publish(draft.batch(recorded))

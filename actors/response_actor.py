@@ -15,12 +15,12 @@ from typing import Any, Final
 from actors.journal import BRIEF, ActivationLost, Journal
 from actors.orders import UnknownResponse
 from eventstore.errors import Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
-from eventstore.events import Head
+from eventstore.events import Claim, Head
 from eventstore.ports import EventStore, LiveBus
 from runtime.agent_loop import AgentLoop
 from runtime.model import JSON, Model, ModelError
 from runtime.response import history
-from runtime.response.commands import Activate, Cancel, Command, Create, Erase, Fail
+from runtime.response.commands import Activate, Cancel, Command, Create, Erase, Fail, idempotency_scope
 from runtime.response.errors import PreviousResponseInProgress, PreviousResponseNotFound
 from runtime.response.items import response_of
 from runtime.response.replay import fold_stream
@@ -93,8 +93,9 @@ class ResponseActor:
 
         Nothing is written on refusal.  Whoever asks again with the same request succeeds, and only the first
         one runs it.  Raises `PreviousResponseNotFound`, `PreviousResponseInProgress`, `InvalidInput`,
-        `StoreUnavailable`, `OutcomeUnknown` (nobody runs it then, even if it was made), and
-        `WrongExpectedVersion` where the id belongs to another request.
+        `StoreUnavailable`, `OutcomeUnknown` (nobody runs it then, even if it was made), `ClaimTaken` where
+        another response was made with its idempotency key, and `WrongExpectedVersion` where the id belongs to
+        another request.
         """
         async with self._mailbox:
             command, context = await self._prepare(command)
@@ -103,7 +104,7 @@ class ResponseActor:
             commands = [command, self._activate()] if start else [command]
             try:
                 async with asyncio.timeout(CREATE_MAX):
-                    await journal.record(*commands, patience=BRIEF)
+                    await journal.record(*commands, patience=BRIEF, claims=_claims(command))
             except TimeoutError:
                 journal.close()
                 raise OutcomeUnknown(f"{self.id!r} could not be written for {CREATE_MAX:g} s") from None
@@ -314,3 +315,11 @@ class ResponseActor:
 
     def _at(self) -> int:
         return int(self._ports.now())
+
+
+def _claims(command: Create) -> list[Claim]:
+    asked = command.idempotency
+    if asked is None:
+        return []
+    scope = idempotency_scope(command.project)
+    return [Claim(scope, asked.key, asked.fingerprint, command.id, asked.expires_at)]

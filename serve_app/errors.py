@@ -40,10 +40,14 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
     detail: Sequence[Mapping[str, Any]] | None = None
     """Of a 422: FastAPI's list of `loc`, `msg`, `type`."""
+    response_id: str | None = None
+    """The response that the error is about, where a client needs it to go on."""
 
     def body(self) -> bytes:
         """The answer's JSON."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        if self.response_id is not None:
+            error["response_id"] = self.response_id
         told: dict[str, Any] = {"error": error}
         if self.detail is not None:
             told["detail"] = self.detail

@@ -28,6 +28,8 @@ class Limits:
     """Silence after which a comment shows a client and the proxies on the way that the stream lives."""
     patience: float = PATIENCE
     """How long a log that cannot be reached is waited for before a stream is cut."""
+    idempotency: float = 24 * 3600.0
+    """How long an `Idempotency-Key` is remembered."""
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -37,4 +39,5 @@ class Limits:
             item=settings.item_limit_bytes,
             metadata=settings.metadata_limit_bytes,
             max_output_tokens=settings.max_output_tokens,
+            idempotency=settings.idempotency_ttl_s,
         )

@@ -13,7 +13,7 @@ from runtime.response.codec import decode
 from runtime.response.items import is_response_id
 from runtime.response.replay import fold_stream
 from runtime.response.snapshot import response_object
-from runtime.response.state import fold
+from runtime.response.state import ResponseState, fold
 from runtime.response.wire import dumps
 from serve_app.errors import no_response
 
@@ -53,13 +53,20 @@ class ResponseReader:
             raise no_response(response_id)
         return dumps(response_object(state))
 
+    async def first_body(self, response_id: str) -> bytes:
+        """The response object as it was when it was created.  Raises `ApiError` (404)."""
+        return dumps(response_object(await self._created(response_id)))
+
     async def input_items(self, response_id: str) -> list[dict[str, Any]]:
         """The request's items, oldest first, each with an id.  Raises `ApiError` (404)."""
+        return history.input_items(await self._created(response_id))
+
+    async def _created(self, response_id: str) -> ResponseState:
         # The request is in the first event; nothing behind it is needed.
         async for record in self._reader.read(response_id):
             state = fold(decode(record)[:1])
             if state.created is not None:
-                return history.input_items(state)
+                return state
             break
         raise no_response(response_id)
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from eventstore.errors import StoreUnavailable
+from actors.orders import PlacementError
+from eventstore.errors import ClaimTaken, StoreUnavailable
 from eventstore.follow import follow
 from runtime.catalog import Catalog
-from runtime.response.commands import Create
+from runtime.response.commands import Create, Idempotency
+from runtime.response.errors import ResponseError
 from runtime.response.items import new_response_id
 from runtime.response.replay import ResponseReplay
 from serve_app.call import Call, Departure
-from serve_app.errors import UNAVAILABLE, ApiError, Problem, bad_request, not_supported
+from serve_app.errors import UNAVAILABLE, ApiError, Problem, bad_request
+from serve_app.idempotency import REPLAYED, IdempotencyKeys, erased
 from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
 from serve_app.request_body import Asked, read_create
@@ -58,6 +62,7 @@ class ResponseRoutes:
         self._random_bytes = random_bytes
         self._project = project
         self._code = code
+        self._keys = IdempotencyKeys(runtime.reader, project, limits.idempotency)
 
     def use(self, catalog: Catalog) -> None:
         """Take the models of another catalog from now on."""
@@ -81,15 +86,24 @@ class ResponseRoutes:
 
     async def create(self, call: Call) -> None:
         """Make a response and show it: whole when it is over, as events, or, in the background, at once."""
-        if call.header(b"idempotency-key") is not None:
-            remedy = "Send the request without it."
-            raise not_supported("The header Idempotency-Key", "Idempotency-Key", remedy)
         body = await read_body(call, self._limits.body, self._limits.body_seconds)
-        asked = read_create(parse_object(body), self._catalog, self._limits, len(body))
-        command = self._command(call, asked)
+        fields = parse_object(body)
+        once = await self._keys.asked(call, fields, self._now())
+        if once is not None and await self._repeat(call, once, fields):
+            return
+        asked = read_create(fields, self._catalog, self._limits, len(body))
+        command = replace(self._command(call, asked), idempotency=once)
+        try:
+            await self._create(call, asked, command)
+        except (ClaimTaken, ResponseError, PlacementError):
+            # Whatever it was refused for: somebody with the same key may have been faster.
+            if once is None or call.begun or not await self._repeat(call, once, fields):
+                raise
+
+    async def _create(self, call: Call, asked: Asked, command: Create) -> None:
         if asked.request.background and not asked.stream:
             await self._runtime.create(command)
-            await call.answer(await self._responses.body(command.id))
+            await call.answer(await self._responses.first_body(command.id))
             return
         # Subscribed before anything is committed: the first frames are heard, and the log need not be read.
         async with self._bus.subscribe(command.id) as live:
@@ -101,6 +115,24 @@ class ResponseRoutes:
                     await self._send_events(call, batches)
                 else:
                     await self._send_end(call, batches, command.id)
+
+    async def _repeat(self, call: Call, once: Idempotency, fields: Mapping[str, Any]) -> bool:
+        """Answer as the first request with this key was answered; whether there was one."""
+        earlier = await self._keys.earlier(once)
+        if earlier is None:
+            return False
+        response_id, background = earlier
+        if fields.get("stream"):
+            call.headers = (*call.headers, REPLAYED)
+            await self._send_from(call, response_id, -1)
+            return True
+        read = self._responses.first_body if background else self._responses.body
+        try:
+            body = await read(response_id)
+        except ApiError:
+            raise erased() from None
+        await call.answer(body, 200, REPLAYED)
+        return True
 
     def _command(self, call: Call, asked: Asked) -> Create:
         dialect = call.header(b"x-rayspond-dialect")
@@ -142,6 +174,9 @@ class ResponseRoutes:
         if not stream:
             await call.answer(await self._responses.body(response_id))
             return
+        await self._send_from(call, response_id, after)
+
+    async def _send_from(self, call: Call, response_id: str, after: int) -> None:
         async with self._bus.subscribe(response_id) as live:
             replay = ResponseReplay(self._reader, response_id)
             patience = self._limits.patience

@@ -146,6 +146,9 @@ class Settings:
     max_output_tokens: int = field(
         default=8000, metadata=_about(_whole(1), "Highest max_output_tokens a request may ask for.")
     )
+    idempotency_ttl_s: int = field(
+        default=24 * 3600, metadata=_about(_whole(1), "Seconds an Idempotency-Key is remembered.")
+    )
     jetstream_duplicate_window_s: int = field(
         default=10, metadata=_about(_whole(1), "Seconds in which JetStream drops repeated messages.")
     )

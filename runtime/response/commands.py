@@ -12,6 +12,22 @@ from runtime.response.request import ResponseRequest
 
 
 @dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's key for its request: of all creates with it, one makes a response."""
+
+    key: str
+    fingerprint: bytes
+    """Of the request; the same key with another one is a mistake of the client's."""
+    expires_at: int
+    """Milliseconds since 1970 UTC; from then on the key may be used anew."""
+
+
+def idempotency_scope(project: str) -> str:
+    """Within which such a key is taken once."""
+    return f"{project}:idempotency"
+
+
+@dataclass(frozen=True, slots=True)
 class Create:
     """Make the response.  Repeated with the same id it is a no-op."""
 
@@ -26,6 +42,8 @@ class Create:
     obfuscation: str | None = None
     opt_ins: tuple[str, ...] = ()
     code: str = ""
+    idempotency: Idempotency | None = None
+    """Claimed together with the creation; not recorded in the stream."""
 
 
 @dataclass(frozen=True, slots=True)

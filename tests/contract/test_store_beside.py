@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eventstore.errors import ClaimTaken, LeaseLost, StreamNotFound
+from eventstore.errors import ClaimTaken, LeaseLost, StreamNotFound, WrongExpectedVersion
 from eventstore.events import Claim, Document, HeadChange, NewStream
 from eventstore.ports import EventStore
 from tests.contract.store_contract import Clock, create, erase, more, unit, whole_log
@@ -40,6 +40,20 @@ async def test_an_expired_claim_may_be_taken_anew(store: EventStore, clock: Cloc
     await store.append(unit(create("b"), claims=(Claim("s", "k", b"2", "b"),)))
     clock.advance(1e9)
     assert await store.claim("s", "k") == Claim("s", "k", b"2", "b")
+
+
+async def test_who_makes_a_stream_again_with_its_claim_is_told_of_the_stream(store: EventStore) -> None:
+    """So that a create that was made already meets itself, and not its own claim as somebody else's."""
+    again = unit(create("a"), claims=(Claim("s", "k", b"f", "a"),))
+    await store.append(again)
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(again)
+
+
+async def test_a_claim_outlives_the_words_of_its_stream(store: EventStore) -> None:
+    await store.append(unit(create("a"), claims=(Claim("s", "k", b"f", "a"),)))
+    await store.append(unit(erase("a", 0)))
+    assert await store.claim("s", "k") == Claim("s", "k", b"f", "a")
 
 
 async def test_of_many_who_claim_at_once_one_succeeds(store: EventStore) -> None:

@@ -107,8 +107,9 @@ def test_a_refusal_never_repeats_a_secret(post: httpx.Client) -> None:
     assert "sk-very-secret" not in answer.text
 
 
-def test_a_key_that_would_mean_something_later_is_refused(post: httpx.Client) -> None:
-    headers = {"idempotency-key": "k"}
+@pytest.mark.parametrize("key", ["", '"', "k" * 256])
+def test_a_key_that_is_none_is_refused(post: httpx.Client, key: str) -> None:
+    headers = {"idempotency-key": key}
     answer = post.post("/v1/responses", json={"model": MODEL, "input": "x"}, headers=headers)
     assert refused(answer, 400)["param"] == "Idempotency-Key"
 

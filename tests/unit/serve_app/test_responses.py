@@ -287,15 +287,6 @@ async def test_an_unexpected_error_is_a_500_that_tells_nothing_but_its_id(
     assert "secret detail" in caplog.text
 
 
-async def test_an_idempotency_key_is_refused_until_it_means_something(server: Served) -> None:
-    answer = await server.client.post(
-        "/v1/responses", json={"model": "simulated"}, headers={"idempotency-key": "k"}
-    )
-    error = answer.json()["error"]
-    assert (answer.status_code, error["param"]) == (400, "Idempotency-Key")
-    assert "not supported yet" in error["message"]
-
-
 @pytest.mark.parametrize(
     "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", ""]
 )
