@@ -33,7 +33,7 @@ class HostHandle(Protocol):
         ...
 
     def gone(self) -> bool:
-        """Whether there is evidence, at once and without asking it, that its process is dead."""
+        """Whether there is evidence, at once and without asking it, that its process is dead or halted."""
         ...
 
     def kill(self) -> None:
@@ -87,9 +87,15 @@ class HostFactory(Protocol):
     """Starts hosts."""
 
     async def start(self, spec: HostSpec) -> HostHandle:
-        """Start a host and wait until it obeys.  Raises `HostDied` where it does not come up."""
+        """Start a host and wait until it obeys.  Raises `HostDied` where it does not come up.
+
+        A caller that is cancelled leaves no host behind.
+        """
         ...
 
-    async def found(self) -> Sequence[tuple[HostSpec, HostHandle]]:
-        """Hosts that an earlier supervisor left running."""
+    async def found(self) -> Sequence[tuple[HostSpec, HostHandle, HostInfo]]:
+        """Hosts that an earlier supervisor left running and that answer; each is given once.
+
+        One that does not answer is looked for again at the next call, and ended after a few.
+        """
         ...

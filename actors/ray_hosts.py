@@ -11,6 +11,8 @@ import logging
 import os
 import select
 import signal
+import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,11 +22,18 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from actors.config import NAMESPACE, ClusterConfig
 from actors.hosts import HostDied, HostSpec, HostUnreachable
 from actors.orders import HostInfo, Order, Running
+from eventstore.sql.owner_lock import ProcessIdentity
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT = 60.0
 """Seconds a fresh host may take: a cold worker process on a busy machine, imports included."""
+HALTED_MAX = 1.0
+"""Seconds after which a process that a signal halted (SIGSTOP) counts as gone: its clients wait."""
+FOUND_MAX = 2.0
+"""Seconds a host that an earlier supervisor left may take to answer."""
+MISSED_MAX = 3
+"""Looks after which a host that was left and never answers is ended: nobody can watch over it."""
 CALLS_MAX = 10_000
 """Ray calls that one host may have open: orders wait inside it, bounded by its slots and queue."""
 
@@ -68,6 +77,8 @@ class RayHost:
     def __init__(self, actor: Any, name: str, pid: int, node: str) -> None:
         self.actor, self.name, self.pid, self.node = actor, name, pid, node
         self._pidfd: int | None = None
+        self._process: ProcessIdentity | None = None
+        self._halted_at: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A file descriptor does not travel."""
@@ -106,6 +117,7 @@ class RayHost:
                 self._pidfd = os.pidfd_open(self.pid)
             except ProcessLookupError:
                 self._pidfd = -1
+            self._process = ProcessIdentity.of(self.pid)
 
     def gone(self) -> bool:
         """See `HostHandle`."""
@@ -115,7 +127,15 @@ class RayHost:
             return True
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(0)) or self._is_halted()
+
+    def _is_halted(self) -> bool:
+        if self._process is None or not self._process.is_stopped:
+            self._halted_at = None
+            return False
+        if self._halted_at is None:
+            self._halted_at = time.monotonic()
+        return time.monotonic() - self._halted_at > HALTED_MAX
 
     def kill(self) -> None:
         """See `HostHandle`.  A stopped process does not hear Ray; on this node its descriptor ends it."""
@@ -135,9 +155,13 @@ class RayHostFactory:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
+        self._known: set[str] = set()
+        """Ray actors that this process started or found, by name."""
+        self._missed: Counter[str] = Counter()
 
     async def start(self, spec: HostSpec) -> RayHost:
         """See `HostFactory`."""
+        self._known.add(spec.actor)
         options = {"num_cpus": 0, **spec.options}
         try:
             # Ray adds `remote` to methods at run time; no type checker sees it.
@@ -162,24 +186,38 @@ class RayHostFactory:
         except (TimeoutError, RayError) as error:
             ray.kill(actor, no_restart=True)
             raise HostDied(f"{spec.name} did not start: {error}") from error
-        host = RayHost(actor, spec.name, info.pid, info.node)
-        host.watch()
-        return host
+        except asyncio.CancelledError:
+            ray.kill(actor, no_restart=True)
+            raise
+        return _watched(actor, info)
 
-    async def found(self) -> Sequence[tuple[HostSpec, RayHost]]:
+    async def found(self) -> Sequence[tuple[HostSpec, RayHost, HostInfo]]:
         """See `HostFactory`."""
-        hosts: list[tuple[HostSpec, RayHost]] = []
-        for name in ray.util.list_named_actors():
-            if not name.startswith(("host-", "response:")):
-                continue
-            try:
-                actor: Any = ray.get_actor(name, namespace=NAMESPACE)
-                info: HostInfo = await asyncio.wait_for(actor.info.remote(), 2.0)
-            except (ValueError, TimeoutError, RayError) as error:
-                # Its lease decides what becomes of its streams.
-                log.warning("host %s was found but does not answer: %s", name, error)
-                continue
-            host = RayHost(actor, info.name, info.pid, info.node)
-            host.watch()
-            hosts.append((HostSpec(info.name, info.isolation, info.slots, {}), host))
-        return hosts
+        names = {name for name in ray.util.list_named_actors() if name.startswith(("host-", "response:"))}
+        self._known &= names
+        strangers = names - self._known
+        self._missed = Counter({name: missed for name, missed in self._missed.items() if name in strangers})
+        found = await asyncio.gather(*map(self._look_up, strangers))
+        return [host for host in found if host is not None]
+
+    async def _look_up(self, name: str) -> tuple[HostSpec, RayHost, HostInfo] | None:
+        try:
+            actor: Any = ray.get_actor(name, namespace=NAMESPACE)
+        except ValueError:
+            return None  # It has just ended.
+        try:
+            info: HostInfo = await asyncio.wait_for(actor.info.remote(), FOUND_MAX)
+        except (TimeoutError, RayError) as error:
+            log.warning("host %s was found but does not answer: %r", name, error)
+            self._missed[name] += 1
+            if self._missed[name] >= MISSED_MAX:
+                ray.kill(actor, no_restart=True)
+            return None
+        self._known.add(name)
+        return HostSpec(info.name, info.isolation, info.slots, {}), _watched(actor, info), info
+
+
+def _watched(actor: Any, info: HostInfo) -> RayHost:
+    host = RayHost(actor, info.name, info.pid, info.node)
+    host.watch()
+    return host

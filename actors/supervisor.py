@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
 
+from actors.background import Background
 from actors.backlog import PAGE, Backlog
 from actors.config import ClusterConfig
-from actors.hosts import HostDied, HostFactory, HostHandle, HostSpec, HostUnreachable
+from actors.fleet import Fleet, Host
+from actors.hosts import HostDied, HostFactory, HostHandle
 from actors.orders import (
     CancelOrder,
     DeleteOrder,
     HostInfo,
     Order,
     Overloaded,
+    PlacementError,
     ResumeOrder,
     Running,
     RuntimeUnavailable,
@@ -35,35 +35,16 @@ from eventstore.ports import EventStore
 log = logging.getLogger(__name__)
 
 WATCH_INTERVAL = 0.1
-"""Seconds between looks at whether hosts' processes are there; costs one system call a host."""
+"""Seconds between looks at whether hosts' processes are there; costs a few system calls a host."""
 INFO_INTERVAL = 0.5
 """Seconds between questions to each host how full it is."""
 REHOME_INTERVAL = 0.25
 """Seconds between looks for leases that ran out and for queued work."""
 SWEEP_INTERVAL = 5.0
-"""Seconds between looks for work of which no hint came, and for transient responses whose time is over."""
-HANG_TIMEOUT = 2.0
-"""Seconds a host may leave a question unanswered; only its lease decides whether it is dead."""
-UNUSED_MAX = 30.0
-"""Seconds a dedicated host waits for its response; the replica that asked for it may be gone."""
-
-
-@dataclass(slots=True)
-class Host:
-    """A host as the supervisor keeps it."""
-
-    spec: HostSpec
-    handle: HostHandle
-    info: HostInfo
-    since: float
-    """When it was added, seconds."""
-    reserved: int = 0
-    """Slots promised since `info` was read."""
-
-    @property
-    def free(self) -> int:
-        """Slots that are neither taken nor promised."""
-        return self.spec.slots - self.info.running - self.reserved
+"""Seconds between looks for work and hosts of which no hint came, and for transient responses whose time is
+over."""
+RUNNING_MAX = 2.0
+"""Seconds a host may take to tell what runs on it."""
 
 
 class Supervisor:
@@ -80,27 +61,16 @@ class Supervisor:
     ) -> None:
         self._config = config
         self._store = store
-        self._factory = factory
-        self._now = now
-        self._options_of = options_of
-        self._hosts: dict[str, Host] = {}
-        self._version = 0
-        self._changed = asyncio.Event()
+        self._fleet = Fleet(config, factory, now, options_of)
         self._work = asyncio.Event()
-        self._starting: Counter[str] = Counter()
-        self._dedicated: dict[str, asyncio.Task[Host]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._warming = asyncio.Lock()
+        self._background = Background()
         self._backlog = Backlog(store, config, now)
+        self._succeeding: set[str] = set()
 
     async def start(self) -> None:
-        """Find or start the warm hosts, then watch them until `close`.  Raises `HostDied`."""
-        for spec, handle in await self._factory.found():
-            try:
-                self._add(spec, handle, await asyncio.wait_for(handle.info(), HANG_TIMEOUT))
-            except (HostDied, TimeoutError):
-                handle.kill()
-        await self._keep_warm()
+        """Find or start the warm hosts, then watch them until `close`.  Raises `RuntimeUnavailable`."""
+        await self._fleet.adopt()
+        await self._fleet.keep_warm()
         self._work.set()
         for loop in (
             self._every(WATCH_INTERVAL, self._watch),
@@ -108,41 +78,24 @@ class Supervisor:
             self._every(REHOME_INTERVAL, self._find_work),
             self._every(SWEEP_INTERVAL, self._sweep),
         ):
-            self._spawn(loop)
+            self._background.spawn(loop)
 
     async def close(self) -> None:
         """Stop watching and end every host."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for host in self._hosts.values():
-            host.handle.kill()
+        await self._background.aclose()
+        await self._fleet.close()
 
     # -- What others ask of it -----------------------------------------------------------------------------
 
     async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]]]:
         """The hosts, as soon as they differ from those of `version`, or after `timeout` seconds."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        while self._version == version:
-            remaining = deadline - asyncio.get_running_loop().time()
-            if remaining <= 0:
-                break
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), remaining)
-            except TimeoutError:
-                break
-        return self._version, [
-            (replace(host.info, running=host.info.running + host.reserved), host.handle)
-            for host in self._hosts.values()
-            if host.spec.isolation == "shared"
-        ]
+        return await self._fleet.watch(version, timeout)
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """Every host with what runs there."""
-        hosts = list(self._hosts.values())
+        hosts = list(self._fleet.hosts.values())
         answers = await asyncio.gather(
-            *(asyncio.wait_for(host.handle.running(), HANG_TIMEOUT) for host in hosts),
+            *(asyncio.wait_for(host.handle.running(), RUNNING_MAX) for host in hosts),
             return_exceptions=True,
         )
         return [
@@ -155,11 +108,7 @@ class Supervisor:
         head = await self._store.head(order.response_id)
         if head is None:
             return UnknownResponse(order.response_id)
-        host = (
-            self._hosts.get(head.owner or "")
-            or self._free("shared")
-            or next(iter(self._hosts.values()), None)
-        )
+        host = self._fleet.hosts.get(head.owner or "") or self._fleet.any()
         if host is None:
             return RuntimeUnavailable("no host is warm")
         try:
@@ -170,140 +119,55 @@ class Supervisor:
     async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
         """A host of its own for one response: a warm idle one, or a fresh Ray actor.
 
-        Raises `Overloaded` while as many run as may.
+        Raises `Overloaded` while as many run as may, and `RuntimeUnavailable` where none comes up.
         """
-        if isolation == "dedicated":
-            return (await self._dedicated_host(response_id, model)).handle
-        host = self._free(isolation)
-        if host is None:
-            host = await self._start_host(self._spec(isolation, model))
-        host.reserved += 1
-        self._spawn(self._keep_spare(isolation))
-        return host.handle
+        return await self._fleet.reserve(response_id, isolation, model)
 
     def host(self, name: str) -> HostHandle | None:
         """The host of that name, dedicated ones among them, or None."""
-        host = self._hosts.get(name)
+        host = self._fleet.hosts.get(name)
         return host.handle if host else None
-
-    # -- Hosts ---------------------------------------------------------------------------------------------
-
-    def _spec(self, isolation: str, model: str = "") -> HostSpec:
-        return HostSpec(
-            name=f"host-{uuid4().hex[:12]}",
-            isolation=isolation,
-            slots=self._config.slots if isolation == "shared" else 1,
-            options=self._options_of(model) if isolation != "shared" else {},
-        )
-
-    async def _start_host(self, spec: HostSpec) -> Host:
-        if spec.isolation != "shared":
-            alone = [host for host in self._hosts.values() if host.spec.isolation != "shared"]
-            if len(alone) + self._starting["alone"] >= self._config.hosts_max:
-                raise Overloaded(retry_after=1.0)
-        kind = "shared" if spec.isolation == "shared" else "alone"
-        self._starting[kind] += 1
-        try:
-            handle = await self._factory.start(spec)
-            return self._add(spec, handle, await handle.info())
-        except HostDied as error:
-            log.warning("host %s did not come up: %s", spec.name, error)
-            raise Overloaded(retry_after=1.0) from error
-        finally:
-            self._starting[kind] -= 1
-
-    def _add(self, spec: HostSpec, handle: HostHandle, info: HostInfo) -> Host:
-        host = Host(spec, handle, info, since=self._now())
-        self._hosts[spec.name] = host
-        self._tell()
-        return host
-
-    def _tell(self) -> None:
-        self._version += 1
-        self._changed.set()
-
-    async def _keep_warm(self) -> None:
-        if self._warming.locked():
-            return  # Whoever is at it counted what is missing; the next look counts again.
-        async with self._warming:
-            missing = self._config.hosts
-            missing -= sum(host.spec.isolation == "shared" for host in self._hosts.values())
-            await asyncio.gather(*(self._start_host(self._spec("shared")) for _ in range(missing)))
-            if self._config.isolation == "exclusive":
-                await self._keep_spare("exclusive")
-
-    async def _keep_spare(self, isolation: str) -> None:
-        """Hold one idle host ready beyond those that are taken."""
-        if self._free(isolation) is None and not self._starting["alone"]:
-            try:
-                await self._start_host(self._spec(isolation))
-            except Overloaded:
-                log.info("no spare %s host: all %d are in use", isolation, self._config.hosts_max)
-
-    def _free(self, isolation: str) -> Host | None:
-        candidates = [
-            host for host in self._hosts.values() if host.spec.isolation == isolation and host.free > 0
-        ]
-        return max(candidates, key=lambda host: host.free, default=None)
-
-    async def _dedicated_host(self, response_id: str, model: str) -> Host:
-        for host in self._hosts.values():
-            if host.spec.actor == f"response:{response_id}" and not host.handle.gone():
-                return host  # Asked for again: its first answer was lost, or its response was not taken.
-        task = self._dedicated.get(response_id)
-        if task is None:
-            spec = replace(self._spec("dedicated", model), name=f"response:{response_id}.{uuid4().hex[:8]}")
-            task = asyncio.create_task(self._start_host(spec))
-            self._dedicated[response_id] = task
-            task.add_done_callback(lambda _: self._dedicated.pop(response_id, None))
-        return await asyncio.shield(task)
 
     # -- Watching ------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        gone = [host for host in self._hosts.values() if host.handle.gone()]
-        # Side by side: with the log's owner among them, burying waits until somebody else writes the log.
-        await asyncio.gather(*(self._lost(host, "its process is gone") for host in gone))
+        for host in list(self._fleet.hosts.values()):
+            if host.handle.gone():
+                self._lost(host, "its process is gone or was halted")
 
     async def _ask(self) -> None:
-        await asyncio.gather(*(self._ask_one(host) for host in list(self._hosts.values())))
+        await asyncio.gather(*(self._ask_one(host) for host in list(self._fleet.hosts.values())))
         # Beside this: a start takes seconds, in which loads would grow old and hints go unheard.
-        self._spawn(self._keep_warm())
+        self._background.spawn(self._fleet.keep_warm())
 
     async def _ask_one(self, host: Host) -> None:
+        dead = await self._fleet.ask(host)
+        if dead is not None:
+            self._lost(host, dead)
+        elif self._fleet.is_over(host):
+            if self._fleet.remove(host):
+                self._background.spawn(self._bury(host.spec.name))
+        elif host.info.queued:
+            self._work.set()
+
+    def _lost(self, host: Host, why: str) -> None:
+        """Have others go on with what a dead host ran."""
+        if self._fleet.remove(host):
+            log.warning("host %s (pid %d) is lost: %s", host.spec.name, host.info.pid, why)
+            # Both beside whoever saw it: with the log's owner dead, burying waits for the first new host.
+            self._background.spawn(self._fleet.keep_warm())
+            self._background.spawn(self._succeed(host.spec.name))
+
+    async def _succeed(self, name: str) -> None:
+        if name in self._succeeding:
+            return  # The lease loop sees it too, as long as it owns streams.
+        self._succeeding.add(name)
         try:
-            info = await asyncio.wait_for(host.handle.info(), HANG_TIMEOUT)
-        except (TimeoutError, HostUnreachable):
-            log.warning("host %s has not answered for %g s", host.spec.name, HANG_TIMEOUT)
-        except HostDied:
-            await self._lost(host, "it does not answer any more")
-        else:
-            if host.spec.isolation == "dedicated" and not info.running:
-                idle = self._now() - host.since
-                if info.ran or idle > UNUSED_MAX:
-                    self._dismiss(host)
-            host.info, host.reserved = info, 0
-            if info.queued:
-                self._work.set()
-
-    def _dismiss(self, host: Host) -> None:
-        """End a dedicated host whose response is over."""
-        self._hosts.pop(host.spec.name, None)
-        host.handle.kill()
-        self._spawn(self._bury(host.spec.name))
-
-    async def _lost(self, host: Host, why: str) -> None:
-        if self._hosts.pop(host.spec.name, None) is None:
-            return
-        log.warning("host %s (pid %d) is lost: %s", host.spec.name, host.info.pid, why)
-        self._tell()
-        if not any(other.spec.isolation == "shared" for other in self._hosts.values()):
-            # A host writes the log: with none left, burying waits for the first new one.
-            self._spawn(self._keep_warm())
-        await self._bury(host.spec.name)
-        await self._rehome(host.spec.name)
+            await self._bury(name)
+            await self._rehome(name)
+        finally:
+            self._succeeding.discard(name)
         self._work.set()  # What it knew of the queue died with it.
-        self._spawn(self._keep_warm())
 
     async def _bury(self, name: str) -> None:
         try:
@@ -316,13 +180,11 @@ class Supervisor:
 
     async def _find_work(self) -> None:
         for holder in await self._store.expired():
-            host = self._hosts.get(holder)
+            host = self._fleet.hosts.get(holder)
             if host is not None:
-                host.handle.kill()
-                await self._lost(host, "its lease ran out")
+                self._lost(host, "its lease ran out")
             else:
-                await self._bury(holder)
-                await self._rehome(holder)
+                await self._succeed(holder)
         if self._work.is_set():
             self._work.clear()
             await self._dispatch()
@@ -356,7 +218,7 @@ class Supervisor:
         for head in heads:
             try:
                 handle = await self._host_for(head)
-            except Overloaded:
+            except PlacementError:
                 left.append(head)
                 continue
             order = (head, ResumeOrder(head.stream, head.epoch))
@@ -378,19 +240,14 @@ class Supervisor:
 
     async def _host_for(self, head: Head) -> HostHandle:
         isolation = head.attributes.get("isolation", self._config.isolation)
-        if isolation != "shared":
-            return await self.reserve(head.stream, isolation, head.attributes.get("model", ""))
-        host = self._free("shared")
-        if host is None:
-            raise Overloaded(retry_after=1.0)
-        host.reserved += 1
-        return host.handle
+        return await self._fleet.reserve(head.stream, isolation, head.attributes.get("model", ""))
 
     async def _sweep(self) -> None:
         self._work.set()  # A hint can be lost, as with a host that died before it told.
+        await self._fleet.adopt()
         await self._place(await self._backlog.unowned())
         async for orders in self._backlog.erasures():
-            if host := self._free("shared") or next(iter(self._hosts.values()), None):
+            if host := self._fleet.any():
                 await host.handle.obey(orders)
 
     # -- Loops ---------------------------------------------------------------------------------------------
@@ -399,20 +256,9 @@ class Supervisor:
         while True:
             try:
                 await step()
-            except (EventStoreError, HostDied, Overloaded) as error:
+            except (EventStoreError, HostDied, PlacementError) as error:
                 log.warning("%s: %s", step.__name__, error)
             except Exception:
                 # A supervisor that stops watching is worse than one that stumbles; the next step tries again.
                 log.exception("%s failed", step.__name__)
             await asyncio.sleep(interval)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # The loops come back to whatever was not done.
-            log.warning("work beside the loops: %s", error)

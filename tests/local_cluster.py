@@ -59,6 +59,10 @@ class LocalHost:
         """Answer nothing from now on, as a stopped process does."""
         self._frozen.clear()
 
+    def wake(self) -> None:
+        """Answer again."""
+        self._frozen.set()
+
     async def _alive(self) -> ActorHost:
         await self._frozen.wait()
         if self._host is None:
@@ -73,6 +77,7 @@ class LocalFactory:
         self._cluster = cluster
         self.hosts: dict[str, LocalHost] = {}
         self.started: list[HostSpec] = []
+        self.left: list[HostSpec] = []
 
     async def start(self, spec: HostSpec) -> LocalHost:
         """See `HostFactory`."""
@@ -97,9 +102,14 @@ class LocalFactory:
         """The isolation of the host of that name."""
         return next(spec.isolation for spec in self.started if spec.name == name)
 
-    async def found(self) -> Sequence[tuple[HostSpec, HostHandle]]:
-        """See `HostFactory`."""
-        return []
+    async def found(self) -> Sequence[tuple[HostSpec, HostHandle, HostInfo]]:
+        """See `HostFactory`: those that live, for a supervisor that knows none of them yet."""
+        left, self.left = self.left, []
+        return [(spec, self.hosts[spec.name], await self.hosts[spec.name].info()) for spec in left]
+
+    def leave(self) -> None:
+        """Their supervisor died: the next one finds those that live."""
+        self.left = [spec for spec in self.started if not self.hosts[spec.name].gone()]
 
 
 class LocalSupervisor:

@@ -120,6 +120,18 @@ async def test_open_streams_survive_the_death_of_all_hosts_at_once(
     assert await finished(listeners) == [TEXT] * STREAMS
 
 
+async def test_open_streams_survive_that_all_hosts_are_halted_at_once(
+    instance: Instance, http: httpx.AsyncClient
+) -> None:
+    """With the log's owner among them nobody could say whose lease ran out; they are ended and replaced."""
+    listeners = await listening(http, "repeats", 8, 10)
+    halted = named(instance, HOST)
+    for host in halted:
+        host.suspend()
+    assert await finished(listeners) == [TEXT] * 8
+    await eventually(lambda: not any(map(_lives, halted)), PAUSE_S, "the end of those that were halted")
+
+
 async def test_an_answer_that_is_worded_anew_goes_on_in_the_same_item(
     instance: Instance, http: httpx.AsyncClient
 ) -> None:
@@ -141,7 +153,7 @@ async def test_an_answer_that_is_worded_anew_goes_on_in_the_same_item(
 async def test_a_host_that_hangs_is_replaced(
     instance: Instance, http: httpx.AsyncClient, writes: bool
 ) -> None:
-    """SIGSTOP, unseen by Ray.  The log's writer is ended for it; any other is fenced when it wakes up."""
+    """SIGSTOP, unseen by Ray.  It is ended for it, also by whoever wants to write the log in its place."""
     listeners = await listening(http, "repeats", 8, 10)
     writer = read_owner(instance.data_dir)
     assert writer is not None
@@ -249,3 +261,10 @@ async def test_a_client_that_leaves_ends_nothing_at_once(http: httpx.AsyncClient
 def _further(listeners: list[Listener], heard: list[int]) -> bool:
     """Whether each has heard more than it had then, or all there is."""
     return all(one.deltas > before or one.task.done() for one, before in zip(listeners, heard, strict=True))
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
+        return False

@@ -89,7 +89,7 @@ async def test_a_response_runs_and_its_slot_is_free_again(cluster: LocalCluster)
     await cluster.client.create(command)
     events = await read(cluster, command.id)
     assert events[-1]["type"] == "response.completed"
-    await until(lambda: all(host.info.running == 0 for host in cluster.supervisor._hosts.values()))
+    await until(lambda: all(host.info.running == 0 for host in cluster.supervisor._fleet.hosts.values()))
 
 
 async def test_few_responses_have_a_host_each(cluster: LocalCluster) -> None:
