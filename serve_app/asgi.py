@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -23,15 +22,11 @@ from serve_app.health import Health
 from serve_app.hosts_route import HostRoutes
 from serve_app.limits import Limits
 from serve_app.models_route import ModelRoutes
-from serve_app.response_reader import ResponseReader
 from serve_app.router import Router
 from serve_app.routes import ResponseRoutes
 from serve_app.runtime_port import Runtime
 
 log = logging.getLogger(__name__)
-
-PROJECT: Final = "default"
-"""Whose everything is as long as no keys are configured."""
 
 
 class Api:
@@ -59,12 +54,10 @@ class Api:
         self._models = ModelRoutes(catalog)
         self._responses = ResponseRoutes(
             runtime,
-            ResponseReader(runtime.reader, PROJECT),
             catalog,
             limits,
             now,
             random_bytes,
-            project=PROJECT,
             code=code,
         )
         endpoints = [
@@ -101,8 +94,8 @@ class Api:
         try:
             self._guard.check(scope)
             path = scope["path"].removeprefix(scope.get("root_path", ""))
-            handler, call.params = self.router.find(scope["method"], path)
-            await handler(call)
+            endpoint, call.params = self.router.find(scope["method"], path)
+            await endpoint.handler(call)
         except ClientLeft:
             log.debug("request %s: the client left", request_id)
         except Exception as error:  # Whatever it is, the client gets an answer.

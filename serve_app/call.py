@@ -12,6 +12,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from serve_app.errors import Problem, bad_request
+from serve_app.principal import OPEN, Principal
 
 JSON_TYPE: Final = b"application/json"
 _TRUE: Final = ("true", "1")
@@ -34,6 +35,8 @@ class Call:
     """Of every answer, such as its request id."""
     params: Mapping[str, str] = field(default_factory=dict)
     """What the path names."""
+    principal: Principal = OPEN
+    """Who asks."""
     begun: bool = False
     """Whether an answer began, so that no other one can follow."""
     _queries: dict[str, list[str]] | None = None

@@ -24,8 +24,8 @@ class Health:
     def endpoints(self) -> Sequence[Endpoint]:
         """The rows of the table."""
         return (
-            Endpoint("GET", "/healthz", self.healthz, "Whether this process answers"),
-            Endpoint("GET", "/readyz", self.readyz, "Whether responses can be created"),
+            Endpoint("GET", "/healthz", self.healthz, "Whether this process answers", "anybody"),
+            Endpoint("GET", "/readyz", self.readyz, "Whether responses can be created", "anybody"),
         )
 
     async def healthz(self, call: Call) -> None:

@@ -18,7 +18,8 @@ class HostRoutes:
 
     def endpoints(self) -> Sequence[Endpoint]:
         """The rows of the table."""
-        return (Endpoint("GET", "/hosts", self.index, "List the hosts and the responses that run on them"),)
+        summary = "List the hosts and the responses that run on them"
+        return (Endpoint("GET", "/hosts", self.index, summary, "operator"),)
 
     async def index(self, call: Call) -> None:
         """Every host with what it runs, the oldest response first."""

@@ -40,12 +40,11 @@ class Earlier(NamedTuple):
 
 
 class IdempotencyKeys:
-    """The keys of one project's requests.  Every method raises `StoreUnavailable`."""
+    """The keys of requests, each of them its project's.  Every method raises `StoreUnavailable`."""
 
-    def __init__(self, reader: LogReader, project: str, lifetime: float, secret: bytes | None = None) -> None:
+    def __init__(self, reader: LogReader, lifetime: float, secret: bytes | None = None) -> None:
         """`lifetime` in seconds.  Without a `secret`, fingerprints are keyed by the log's own id."""
         self._reader = reader
-        self._scope = idempotency_scope(project)
         self._lifetime = lifetime
         self._secret = secret
 
@@ -59,13 +58,13 @@ class IdempotencyKeys:
         expires_at = int((now + self._lifetime) * 1000)
         return Idempotency(key, fingerprint(self._secret, fields), expires_at)
 
-    async def earlier(self, asked: Idempotency) -> Earlier | None:
+    async def earlier(self, project: str, asked: Idempotency) -> Earlier | None:
         """The response whose answer is to be given again, or None for a key that is new or has expired.
 
         Raises `ApiError` (409) where there is no such answer: the request is another one, still runs while
         its client waits, or its response was erased.
         """
-        claim = await self._reader.claim(self._scope, asked.key)
+        claim = await self._reader.claim(idempotency_scope(project), asked.key)
         if claim is None:
             return None
         if not hmac.compare_digest(claim.fingerprint, asked.fingerprint):

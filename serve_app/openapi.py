@@ -94,8 +94,8 @@ def endpoints(table: Sequence[Endpoint]) -> Sequence[Endpoint]:
         await call.answer(page, 200, (b"content-type", b"text/html; charset=utf-8"))
 
     return (
-        Endpoint("GET", "/openapi.json", schema, "This description"),
-        Endpoint("GET", "/docs", docs, "This description, to read"),
+        Endpoint("GET", "/openapi.json", schema, "This description", "anybody"),
+        Endpoint("GET", "/docs", docs, "This description, to read", "anybody"),
     )
 
 

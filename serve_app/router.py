@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from serve_app.call import Call
 from serve_app.errors import ApiError, Problem
 
 Handler = Callable[[Call], Awaitable[None]]
+Access = Literal["project", "operator", "anybody"]
+"""Who may call an endpoint once keys are configured: whoever acts for a project, whoever holds an admin key,
+or everybody without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class Endpoint:
     path: str
     handler: Handler
     summary: str
+    access: Access = "project"
 
 
 class Router:
@@ -27,13 +32,13 @@ class Router:
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self.endpoints = tuple(endpoints)
-        self._exact: dict[str, dict[str, Handler]] = {}
-        self._patterns: list[tuple[re.Pattern[str], dict[str, Handler]]] = []
+        self._exact: dict[str, dict[str, Endpoint]] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, Endpoint]]] = []
         for endpoint in endpoints:
-            self._methods_of(endpoint.path)[endpoint.method] = endpoint.handler
+            self._methods_of(endpoint.path)[endpoint.method] = endpoint
 
-    def find(self, method: str, path: str) -> tuple[Handler, Mapping[str, str]]:
-        """The handler and what the path names.  Raises `ApiError` (404, 405)."""
+    def find(self, method: str, path: str) -> tuple[Endpoint, Mapping[str, str]]:
+        """The endpoint and what the path names.  Raises `ApiError` (404, 405)."""
         path = path.rstrip("/") or "/"
         methods, params = self._exact.get(path), {}
         if methods is None:
@@ -44,14 +49,14 @@ class Router:
             else:
                 message = f"There is nothing at {_shown(path)}. See /docs for what there is."
                 raise ApiError(Problem(404, message, code="unknown_url"))
-        handler = methods.get("GET" if method == "HEAD" else method)
-        if handler is None:
+        endpoint = methods.get("GET" if method == "HEAD" else method)
+        if endpoint is None:
             allowed = ", ".join(sorted(methods))
             message = f"{method} is not possible at {_shown(path)}, only {allowed}."
             raise ApiError(Problem(405, message, code="method_not_allowed", headers={"allow": allowed}))
-        return handler, params
+        return endpoint, params
 
-    def _methods_of(self, path: str) -> dict[str, Handler]:
+    def _methods_of(self, path: str) -> dict[str, Endpoint]:
         if "{" not in path:
             return self._exact.setdefault(path, {})
         expression = re.sub(r"\\{(\w+):path\\}", r"(?P<\1>.+)", re.escape(path))

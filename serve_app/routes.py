@@ -31,8 +31,6 @@ DIALECTS: Final[dict[str, Literal["openai", "open_responses"]]] = {
     "openai": "openai",
     "open-responses": "open_responses",
 }
-NOBODY: Final = "anonymous"
-"""Who asks as long as no keys are configured."""
 PAGE_DEFAULT: Final = 20
 PAGE_MAX: Final = 100
 
@@ -43,26 +41,22 @@ class ResponseRoutes:
     def __init__(
         self,
         runtime: Runtime,
-        responses: ResponseReader,
         catalog: Catalog,
         limits: Limits,
         now: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         *,
-        project: str,
         code: str,
     ) -> None:
         self.use(catalog)
         self._runtime = runtime
-        self._responses = responses
         self._reader = runtime.reader
         self._bus = runtime.bus
         self._limits = limits
         self._now = now
         self._random_bytes = random_bytes
-        self._project = project
         self._code = code
-        self._keys = IdempotencyKeys(runtime.reader, project, limits.idempotency)
+        self._keys = IdempotencyKeys(runtime.reader, limits.idempotency)
 
     def use(self, catalog: Catalog) -> None:
         """Take the models of another catalog from now on."""
@@ -103,7 +97,7 @@ class ResponseRoutes:
     async def _create(self, call: Call, asked: Asked, command: Create) -> None:
         if asked.request.background and not asked.stream:
             await self._runtime.create(command)
-            await call.answer(await self._responses.first_body(command.id))
+            await call.answer(await self._responses(call).first_body(command.id))
             return
         # Subscribed before anything is committed: the first frames are heard, and the log need not be read.
         async with self._bus.subscribe(command.id) as live:
@@ -118,7 +112,7 @@ class ResponseRoutes:
 
     async def _repeat(self, call: Call, once: Idempotency, fields: Mapping[str, Any]) -> bool:
         """Answer as the first request with this key was answered; whether there was one."""
-        earlier = await self._keys.earlier(once)
+        earlier = await self._keys.earlier(call.principal.project, once)
         if earlier is None:
             return False
         response_id, background = earlier
@@ -126,7 +120,8 @@ class ResponseRoutes:
             call.headers = (*call.headers, REPLAYED)
             await self._send_from(call, response_id, -1)
             return True
-        read = self._responses.first_body if background else self._responses.body
+        responses = self._responses(call)
+        read = responses.first_body if background else responses.body
         try:
             body = await read(response_id)
         except ApiError:
@@ -141,8 +136,8 @@ class ResponseRoutes:
             raise bad_request(message, "X-Rayspond-Dialect", "invalid_value")
         return Create(
             id=new_response_id(self._random_bytes(16)),
-            project=self._project,
-            key_id=None,
+            project=call.principal.project,
+            key_id=call.principal.key_id,
             at=int(self._now()),
             request=asked.request,
             agent=self._recorded(asked.request.model),
@@ -161,7 +156,7 @@ class ResponseRoutes:
                 frame = await last_frame(batches, departure)
             except StoreUnavailable:
                 raise _goes_on(response_id) from None
-        await call.answer(snapshot_of(frame) if frame else await self._responses.body(response_id))
+        await call.answer(snapshot_of(frame) if frame else await self._responses(call).body(response_id))
 
     # -- Reading -------------------------------------------------------------------------------------------
 
@@ -170,9 +165,9 @@ class ResponseRoutes:
         after = call.number("starting_after", -1, 0)
         stream = call.flag("stream")
         call.flag("include_obfuscation")
-        response_id = (await self._responses.find(call.params["response_id"])).stream
+        response_id = (await self._responses(call).find(call.params["response_id"])).stream
         if not stream:
-            await call.answer(await self._responses.body(response_id))
+            await call.answer(await self._responses(call).body(response_id))
             return
         await self._send_from(call, response_id, after)
 
@@ -188,22 +183,23 @@ class ResponseRoutes:
         limit, newest_first = self._page_of(call)
         status = call.choice("status", "", *SHOWN)
         after = call.query("after")
-        behind = (await self._responses.find(after)).created if after is not None else None
-        heads = await self._responses.page(
+        responses = self._responses(call)
+        behind = (await responses.find(after)).created if after is not None else None
+        heads = await responses.page(
             statuses=[status] if status else [], after=behind, newest_first=newest_first, limit=limit + 1
         )
         shown: dict[str, bytes] = {}
         for head in heads[:limit]:
             # One that is erased while the list is read is not in it.
             with suppress(ApiError):
-                shown[head.stream] = await self._responses.body(head.stream)
+                shown[head.stream] = await responses.body(head.stream)
         await call.answer(_list(list(shown), list(shown.values()), has_more=len(heads) > limit))
 
     async def input_items(self, call: Call) -> None:
         """A page of a response's input."""
         limit, newest_first = self._page_of(call)
-        found = await self._responses.find(call.params["response_id"])
-        items = await self._responses.input_items(found.stream)
+        responses = self._responses(call)
+        items = await responses.input_items((await responses.find(call.params["response_id"])).stream)
         if newest_first:
             items.reverse()
         after = call.query("after")
@@ -223,6 +219,9 @@ class ResponseRoutes:
             }
         )
 
+    def _responses(self, call: Call) -> ResponseReader:
+        return ResponseReader(self._reader, call.principal.project)
+
     def _page_of(self, call: Call) -> tuple[int, bool]:
         limit = call.number("limit", PAGE_DEFAULT, 1, PAGE_MAX)
         return limit, call.choice("order", "desc", "asc", "desc") == "desc"
@@ -231,14 +230,14 @@ class ResponseRoutes:
 
     async def cancel(self, call: Call) -> None:
         """End a response; one that is over stays as it is."""
-        response_id = (await self._responses.find(call.params["response_id"])).stream
-        await self._runtime.cancel(response_id, NOBODY)
-        await call.answer(await self._responses.body(response_id))
+        response_id = (await self._responses(call).find(call.params["response_id"])).stream
+        await self._runtime.cancel(response_id, call.principal.by)
+        await call.answer(await self._responses(call).body(response_id))
 
     async def delete(self, call: Call) -> None:
         """Erase a response."""
-        response_id = (await self._responses.find(call.params["response_id"])).stream
-        await self._runtime.delete(response_id, NOBODY)
+        response_id = (await self._responses(call).find(call.params["response_id"])).stream
+        await self._runtime.delete(response_id, call.principal.by)
         await call.answer_json({"id": response_id, "object": "response.deleted", "deleted": True})
 
 
