@@ -22,6 +22,7 @@ from runtime.model import (
     ModelRequest,
     Usage,
 )
+from runtime.obedient import ObedientModel
 from runtime.response.commands import (
     BeginCall,
     CloseItem,
@@ -32,6 +33,7 @@ from runtime.response.commands import (
     RecordOutput,
 )
 from runtime.response.errors import IllegalCommand
+from runtime.response.request import ResponseRequest
 from runtime.response.state import ResponseState
 from runtime.resume import Diverged, Plan, Said, has_calls, plan, said_of
 
@@ -79,7 +81,7 @@ class AgentLoop:
     ) -> None:
         self._journal = journal
         self._context = context
-        self._model = model
+        self._model = ObedientModel(model)
         self._now = now
         self._sleep = sleep
         self._config = Resolved.from_public(journal.state.agent)
@@ -161,7 +163,7 @@ class AgentLoop:
         state, config = self._journal.state, self._config
         request = state.request
         instructions = "\n\n".join(filter(None, (config.instructions, request.instructions)))
-        tools = {str(tool.get("name")): tool for tool in (*config.tools, *request.tools)}
+        tools = {(tool.get("type"), tool.get("name")): tool for tool in (*config.tools, *request.tools)}
         attempt = state.attempt + 1 if state.call else 0
         return ModelRequest(
             model=config.model,
@@ -176,7 +178,7 @@ class AgentLoop:
             top_p=request.top_p,
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
-            top_logprobs=request.top_logprobs,
+            top_logprobs=_top_logprobs(request),
             max_output_tokens=self._tokens_left(plan, said),
             user=request.user,
             seed=f"{state.id}:{state.call.number if state.call else 0}:{attempt}",
@@ -189,6 +191,12 @@ class AgentLoop:
             return limit
         spent = sum(len(text) for one in said for text in one.texts.values()) // CHARS_PER_TOKEN
         return max(min(16, limit), limit - spent)  # Some upstreams refuse fewer than 16.
+
+
+def _top_logprobs(request: ResponseRequest) -> int | None:
+    """How many are wanted at each place; none are told to a client that did not ask."""
+    asked = "message.output_text.logprobs" in request.include or bool(request.top_logprobs)
+    return (request.top_logprobs or 0) if asked else None
 
 
 class _Attempt:

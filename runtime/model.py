@@ -21,7 +21,16 @@ from typing import Any, Literal, Protocol
 JSON = Any
 """A JSON value: what `json.loads` returns."""
 
-ItemKind = Literal["message", "function_call", "reasoning"]
+ItemKind = Literal[
+    "message",
+    "function_call",
+    "reasoning",
+    "custom_tool_call",
+    "shell_call",
+    "local_shell_call",
+    "apply_patch_call",
+]
+"""The item types that a model says.  Upstreams say the first three, `runtime.client_tools` the others."""
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -51,6 +60,7 @@ class ModelRequest:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     top_logprobs: int | None = None
+    """How many likely tokens are told at each place; 0 for the chosen one's alone, None for no telling."""
     max_output_tokens: int | None = None
     user: str | None = None
     seed: str = ""
@@ -77,6 +87,10 @@ class ItemOpened:
     """Of a function call: the upstream's, where it gave a usable one."""
     upstream_id: str | None = None
     """The upstream's own id of the item; kept beside ours and sent back only to the same upstream."""
+    namespace: str | None = None
+    """Of a call of a tool that stands in a namespace."""
+    action: Mapping[str, JSON] | None = None
+    """Of a shell or patch call: what is to be done, whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,8 @@ class TextDelta:
     """More of an open message's text."""
 
     text: str
+    logprobs: tuple[Mapping[str, JSON], ...] = ()
+    """Of its tokens, where they were asked for: `{"token", "logprob", "bytes", "top_logprobs": [...]}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +111,7 @@ class RefusalDelta:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentsDelta:
-    """More of an open function call's arguments (JSON text)."""
+    """More of an open function call's arguments (JSON text), or of a custom tool call's input."""
 
     text: str
 

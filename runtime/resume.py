@@ -26,6 +26,7 @@ from runtime.model import (
 from runtime.response.aggregate import OpenItem, PartKind, ResponseState, item_json
 from runtime.response.commands import CloseItem
 from runtime.response.events import Resume
+from runtime.response.items import ACTIONS, CALLS
 
 GO_ON: Final = (
     "Your answer was interrupted right after its last character above. Go on exactly there: your next "
@@ -67,7 +68,9 @@ class Said:
     open: bool = False
     """Whether it was still open."""
     name: str = ""
-    """Of a function call."""
+    """Of a call."""
+    action: JSON = None
+    """Of a shell or patch call."""
 
 
 def said_of(state: ResponseState) -> list[Said]:
@@ -86,7 +89,10 @@ def _finished(item: Mapping[str, JSON]) -> Said:
         texts[kind] = texts.get(kind, "") + str(part.get("text") or part.get("refusal") or "")
     if item["type"] == "function_call":
         texts[ArgumentsDelta] = item["arguments"]
-    return Said(item["type"], item, texts, name=item.get("name", ""))
+    elif item["type"] == "custom_tool_call":
+        texts[ArgumentsDelta] = item["input"]
+    action = item.get(ACTIONS.get(item["type"], ""))
+    return Said(item["type"], item, texts, name=item.get("name", ""), action=action)
 
 
 def _open(item: OpenItem) -> Said:
@@ -94,7 +100,8 @@ def _open(item: OpenItem) -> Said:
     for part in item.parts:
         kind = _DELTA_OF[part.kind]
         texts[kind] = texts.get(kind, "") + part.text
-    return Said(item.kind, item_json(item, "incomplete"), texts, open=True, name=item.name)
+    json = item_json(item, "incomplete")
+    return Said(item.kind, json, texts, open=True, name=item.name, action=item.action)
 
 
 class Diverged(Exception):
@@ -137,7 +144,7 @@ def _is_long(said: Said) -> bool:
 
 def has_calls(said: Sequence[Said]) -> bool:
     """Whether a function call among them is whole."""
-    return any(one.kind == "function_call" and not one.open for one in said)
+    return any(one.kind in CALLS and not one.open for one in said)
 
 
 def _told(said: Sequence[Said], instruction: str) -> Sequence[Mapping[str, JSON]]:
@@ -269,7 +276,7 @@ class Seam:
         expected = self._expected[0]
         expected.heard.append(event)
         match event:
-            case ItemOpened(kind="reasoning") if expected.said.open and expected.said.kind == "function_call":
+            case ItemOpened(kind="reasoning") if expected.said.open and expected.said.kind in CALLS:
                 expected.rethinks = True
                 return []
             case ItemClosed() if expected.rethinks:
@@ -277,8 +284,9 @@ class Seam:
                 return []
             case ReasoningDelta() | SummaryDelta() if expected.rethinks:
                 return []
-            case ItemOpened(kind=kind, name=name):
-                if (kind, name) != (expected.said.kind, expected.said.name):
+            case ItemOpened(kind=kind, name=name, action=action):
+                said = expected.said
+                if (kind, name, action) != (said.kind, said.name, said.action):
                     return self._differs()
             case ItemClosed():
                 if not expected.is_repeated:

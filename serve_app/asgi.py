@@ -91,6 +91,7 @@ class Api:
             if request_id is None or not 0 < len(request_id) <= 128 or not request_id.isprintable():
                 request_id = f"req_{self._random_bytes(16).hex()}"
             call.headers = ((b"x-request-id", request_id.encode("latin-1")),)
+        call.request_id = request_id
         try:
             self._guard.check(scope)
             path = scope["path"].removeprefix(scope.get("root_path", ""))

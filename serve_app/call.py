@@ -39,6 +39,8 @@ class Call:
     """Who asks."""
     begun: bool = False
     """Whether an answer began, so that no other one can follow."""
+    request_id: str | None = None
+    """What the answer's `x-request-id` and the log's lines name it by."""
     _queries: dict[str, list[str]] | None = None
 
     def header(self, name: bytes) -> str | None:
@@ -64,10 +66,12 @@ class Call:
         found = self._queries.get(name)
         return found[-1] if found else None
 
-    def flag(self, name: str) -> bool:
+    def flag(self, name: str, *, default: bool = False) -> bool:
         """A query parameter that is true or false.  Raises `ApiError` (400)."""
         value = self.query(name)
-        if value is None or value.lower() in _FALSE:
+        if value is None:
+            return default
+        if value.lower() in _FALSE:
             return False
         if value.lower() in _TRUE:
             return True

@@ -7,10 +7,11 @@ and keys of their own; all of that is understood.  What cannot be served is refu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
+from runtime.response.items import ACTIONS
 from serve_app.errors import ApiError, bad_request, dotted, invalid, not_supported, too_large
 from serve_app.limits import Limits
 
@@ -23,9 +24,26 @@ STATUSES: Final = ("in_progress", "completed", "incomplete")
 DETAILS: Final = ("low", "high", "auto", "original")
 CALL_ID_MAX: Final = 256  # Ids of other servers are longer than the 64 characters that Open Responses names.
 
+HOSTED: Final = frozenset(
+    {
+        *("web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call"),
+        *("mcp_list_tools", "mcp_call", "mcp_approval_request", "computer_call", "computer_call_output"),
+        *("tool_search_call", "tool_search_output", "program", "program_output"),
+    }
+)
+"""What other servers' hosted tools left in a conversation.  The model is told of its words, not of these."""
 
-def input_items(items: Sequence[JSON], limits: Limits, body_size: int) -> tuple[Fields, ...]:
-    """Every item with its `type`, message content as a list of parts.
+
+class Items(NamedTuple):
+    """An input, read."""
+
+    items: tuple[Fields, ...]
+    left_out: tuple[str, ...] = ()
+    """Types of items of hosted tools."""
+
+
+def input_items(items: Sequence[JSON], limits: Limits, body_size: int) -> Items:
+    """Every item with its `type`, message content as a list of parts; items of hosted tools are left out.
 
     Raises `ApiError`: 422 for types and missing fields, 413 for an item that is too long, 400 for what is not
     served.  `body_size` saves measuring items that cannot be too long.
@@ -37,7 +55,14 @@ def input_items(items: Sequence[JSON], limits: Limits, body_size: int) -> tuple[
             if len(orjson.dumps(item)) > limits.item:
                 message = f"An input item is longer than {limits.item:,} bytes, the most this server takes."
                 raise too_large(message, f"input[{index}]")
-    return tuple([_item(item, ("input", index)) for index, item in enumerate(items)])
+    read: list[Fields] = []
+    left_out: dict[str, None] = {}
+    for index, item in enumerate(items):
+        if isinstance(item, dict) and isinstance(kind := item.get("type"), str) and kind in HOSTED:
+            left_out[kind] = None
+        else:
+            read.append(_item(item, ("input", index)))
+    return Items(tuple(read), tuple(left_out))
 
 
 def _item(item: JSON, path: Path) -> Fields:
@@ -53,7 +78,7 @@ def _item(item: JSON, path: Path) -> Fields:
         raise _missing((*path, "type"))
     if not isinstance(kind, str):
         raise _wrong((*path, "type"), "string")
-    remedy = "Send messages, function calls with their outputs, reasoning and references to those."
+    remedy = "Send messages, calls with their outputs, reasoning, compactions and references to those."
     raise not_supported(f"An input item of type '{kind[:64]}'", dotted((*path, "type")), remedy)
 
 
@@ -89,28 +114,78 @@ def _message(item: Fields, path: Path) -> Fields:
     return message
 
 
-def _function_call(item: Fields, path: Path) -> Fields:
-    return {
-        "type": "function_call",
+def _call(item: Fields, path: Path) -> Fields:
+    """A function's call or a custom tool's."""
+    words = "arguments" if item["type"] == "function_call" else "input"
+    call: dict[str, JSON] = {
+        "type": item["type"],
         **_identity(item, path),
         "call_id": _call_id(item, path),
         "name": _string(item, "name", path, least=1),
-        "arguments": _string(item, "arguments", path),
+        words: _string(item, words, path),
     }
+    if item.get("namespace") is not None:
+        call["namespace"] = _string(item, "namespace", path, least=1)
+    return call
 
 
-def _function_call_output(item: Fields, path: Path) -> Fields:
+def _call_output(item: Fields, path: Path) -> Fields:
     output = item.get("output")
     if isinstance(output, list):
         output = [_part(part, "input_text", (*path, "output", index)) for index, part in enumerate(output)]
     elif not isinstance(output, str):
         raise _missing((*path, "output")) if output is None else _wrong((*path, "output"), "string or list")
     return {
-        "type": "function_call_output",
+        "type": item["type"],
         **_identity(item, path),
         "call_id": _call_id(item, path),
         "output": output,
     }
+
+
+def _shell_call(item: Fields, path: Path) -> Fields:
+    """A shell's call, of whichever kind, or a patch: what is to be done is a JSON object."""
+    key = ACTIONS[item["type"]]
+    action = item.get(key)
+    if not isinstance(action, dict):
+        raise _missing((*path, key)) if action is None else _wrong((*path, key), "dict")
+    if item["type"] == "apply_patch_call":
+        _string(action, "path", (*path, key), least=1)
+    else:
+        words = "commands" if item["type"] == "shell_call" else "command"
+        if not isinstance(action.get(words), list):
+            raise _wrong((*path, key, words), "list")
+    return {"type": item["type"], **_identity(item, path), "call_id": _call_id(item, path), key: action}
+
+
+def _shell_call_output(item: Fields, path: Path) -> Fields:
+    output = item.get("output")
+    if not isinstance(output, list | str):
+        raise _missing((*path, "output")) if output is None else _wrong((*path, "output"), "list")
+    return {
+        "type": item["type"],
+        **_identity(item, path),
+        "call_id": _call_id(item, path),
+        "output": output,
+    }
+
+
+def _local_shell_call_output(item: Fields, path: Path) -> Fields:
+    # Its call is named by `id`; some clients send `call_id`, as every other output has it.
+    named = "call_id" if item.get("call_id") is not None else "id"
+    return {
+        "type": item["type"],
+        "call_id": _string(item, named, path, least=1, most=CALL_ID_MAX),
+        "output": _string(item, "output", path),
+        "status": "completed",
+    }
+
+
+def _apply_patch_call_output(item: Fields, path: Path) -> Fields:
+    if (status := item.get("status")) not in ("completed", "failed"):
+        raise invalid([((*path, "status"), "Input should be 'completed' or 'failed'", "literal_error")])
+    read = {"type": item["type"], **_identity(item, path), "call_id": _call_id(item, path), "status": status}
+    return read if item.get("output") is None else {**read, "output": _string(item, "output", path)}
 
 
 def _reasoning(item: Fields, path: Path) -> Fields:
@@ -132,8 +207,16 @@ def _item_reference(item: Fields, path: Path) -> Fields:
 
 KINDS: Final[Mapping[str, Callable[[Fields, Path], Fields]]] = {
     "message": _message,
-    "function_call": _function_call,
-    "function_call_output": _function_call_output,
+    "function_call": _call,
+    "function_call_output": _call_output,
+    "custom_tool_call": _call,
+    "custom_tool_call_output": _call_output,
+    "shell_call": _shell_call,
+    "shell_call_output": _shell_call_output,
+    "local_shell_call": _shell_call,
+    "local_shell_call_output": _local_shell_call_output,
+    "apply_patch_call": _shell_call,
+    "apply_patch_call_output": _apply_patch_call_output,
     "reasoning": _reasoning,
     "item_reference": _item_reference,
 }

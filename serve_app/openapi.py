@@ -19,7 +19,7 @@ REF: Final = "#/components/schemas/{model}"
 QUERIES: Final[Mapping[str, JSON]] = {
     "stream": {"type": "boolean", "default": False},
     "starting_after": {"type": "integer", "minimum": 0},
-    "include_obfuscation": {"type": "boolean", "default": False},
+    "include_obfuscation": {"type": "boolean", "default": True},
     "include[]": {"type": "array", "items": {"type": "string"}},
     "after": {"type": "string"},
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from runtime.catalog import Catalog
 from runtime.response.request import ResponseRequest
 from serve_app.errors import ApiError, bad_request, invalid, not_supported
-from serve_app.input_items import input_items
+from serve_app.input_items import Items, input_items
 from serve_app.limits import Limits
-from serve_app.tool_params import function_tools, tool_choice
+from serve_app.tool_params import read_tools, tool_choice
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -71,7 +71,7 @@ class StreamOptions(_Body):
     """Options of a streamed answer."""
 
     include_obfuscation: bool | None = None
-    """Accepted; deltas carry no obfuscation yet."""
+    """Whether deltas are padded, so that their length does not betray the words to who watches the line."""
 
 
 class CreateBody(_Body):
@@ -121,6 +121,10 @@ class Asked(NamedTuple):
 
     request: ResponseRequest
     stream: bool
+    obfuscated: bool = False
+    """Whether deltas are padded."""
+    left_out: tuple[str, ...] = ()
+    """Types of hosted tools and of their items, which this server does not have."""
 
 
 def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_size: int) -> Asked:
@@ -140,11 +144,12 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
                 raise bad_request(message, "conversation", "mutually_exclusive_parameters")
             raise not_supported(f"'{name}'", name, remedy)
     offered = catalog.resolve(given.model).tools
-    tools = function_tools(given.tools or ())
+    tools = read_tools(given.tools or ())
+    input_ = _input(given, limits, body_size)
     return Asked(
         ResponseRequest(
             model=given.model,
-            input=_input(given, limits, body_size),
+            input=input_.items,
             instructions=given.instructions,
             previous_response_id=given.previous_response_id,
             background=bool(given.background),
@@ -154,8 +159,8 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
             max_tool_calls=given.max_tool_calls,
             metadata=_metadata(given.metadata or {}, limits.metadata),
             parallel_tool_calls=given.parallel_tool_calls is not False,
-            tools=tools,
-            tool_choice=tool_choice(given.tool_choice, (*tools, *offered)),
+            tools=tools.served,
+            tool_choice=tool_choice(given.tool_choice, (*tools.served, *offered), tools.left_out),
             text=_text(given.text),
             reasoning=_reasoning(given),
             temperature=given.temperature,
@@ -170,6 +175,8 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
             prompt_cache_key=given.prompt_cache_key,
         ),
         bool(given.stream),
+        obfuscated=bool(given.stream_options and given.stream_options.include_obfuscation),
+        left_out=(*tools.left_out, *input_.left_out),
     )
 
 
@@ -179,21 +186,15 @@ def _told(error: ValidationError) -> ApiError:
     return invalid([(one["loc"], one["msg"], one["type"]) for one in found])
 
 
-def _input(given: CreateBody, limits: Limits, body_size: int) -> tuple[Mapping[str, Any], ...]:
+def _input(given: CreateBody, limits: Limits, body_size: int) -> Items:
     if isinstance(given.input, list):
         return input_items(given.input, limits, body_size)
     if not given.input and given.previous_response_id is not None:
-        return ()  # The conversation goes on from where it stands.
+        return Items(())  # The conversation goes on from where it stands.
     if body_size > limits.item:
         return input_items([{"role": "user", "content": given.input}], limits, body_size)
-    return (
-        {
-            "type": "message",
-            "role": "user",
-            "status": "completed",
-            "content": [{"type": "input_text", "text": given.input or ""}],
-        },
-    )
+    content = [{"type": "input_text", "text": given.input or ""}]
+    return Items(({"type": "message", "role": "user", "status": "completed", "content": content},))
 
 
 def _max_output_tokens(tokens: int | None, ceiling: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -25,7 +26,9 @@ from serve_app.request_body import Asked, read_create
 from serve_app.response_reader import SHOWN, ResponseReader
 from serve_app.router import Endpoint
 from serve_app.runtime_port import Runtime
-from serve_app.sse import Batches, last_frame, send_events, snapshot_of
+from serve_app.sse import Batches, last_frame, send_events, snapshot_of, without_obfuscation
+
+log = logging.getLogger(__name__)
 
 DIALECTS: Final[dict[str, Literal["openai", "open_responses"]]] = {
     "openai": "openai",
@@ -134,6 +137,8 @@ class ResponseRoutes:
         if dialect is not None and dialect.lower() not in DIALECTS:
             message = f"X-Rayspond-Dialect must be {' or '.join(DIALECTS)}."
             raise bad_request(message, "X-Rayspond-Dialect", "invalid_value")
+        if asked.left_out:
+            _warn(call, f"not served here, left out: {', '.join(asked.left_out)}")
         return Create(
             id=new_response_id(self._random_bytes(16)),
             project=call.principal.project,
@@ -143,6 +148,7 @@ class ResponseRoutes:
             agent=self._recorded(asked.request.model),
             queued=asked.request.background,
             dialect=DIALECTS[dialect.lower()] if dialect is not None else "openai",
+            obfuscation=self._random_bytes(16).hex() if asked.obfuscated else None,
             code=self._code,
         )
 
@@ -164,19 +170,20 @@ class ResponseRoutes:
         """A response as it stands, or its events after a number."""
         after = call.number("starting_after", -1, 0)
         stream = call.flag("stream")
-        call.flag("include_obfuscation")
+        # What was recorded without it has none; the other way round it is taken out.
+        plain = not call.flag("include_obfuscation", default=True)
         response_id = (await self._responses(call).find(call.params["response_id"])).stream
         if not stream:
             await call.answer(await self._responses(call).body(response_id))
             return
-        await self._send_from(call, response_id, after)
+        await self._send_from(call, response_id, after, plain=plain)
 
-    async def _send_from(self, call: Call, response_id: str, after: int) -> None:
+    async def _send_from(self, call: Call, response_id: str, after: int, *, plain: bool = False) -> None:
         async with self._bus.subscribe(response_id) as live:
             replay = ResponseReplay(self._reader, response_id)
             patience = self._limits.patience
             async with aclosing(follow(replay, live, after, patience=patience)) as batches:
-                await self._send_events(call, batches)
+                await self._send_events(call, without_obfuscation(batches) if plain else batches)
 
     async def index(self, call: Call) -> None:
         """A page of responses."""
@@ -239,6 +246,12 @@ class ResponseRoutes:
         response_id = (await self._responses(call).find(call.params["response_id"])).stream
         await self._runtime.delete(response_id, call.principal.by)
         await call.answer_json({"id": response_id, "object": "response.deleted", "deleted": True})
+
+
+def _warn(call: Call, text: str) -> None:
+    """Tell the client of this request, and the operator."""
+    call.headers = (*call.headers, (b"x-rayspond-warning", text.encode("ascii", "replace")))
+    log.warning("request %s: %s", call.request_id, text)
 
 
 def _list(ids: Sequence[str], bodies: Sequence[bytes], *, has_more: bool) -> bytes:

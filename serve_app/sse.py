@@ -7,8 +7,10 @@ frame when its end comes later.  Keep-alives are comments; `id:` and `retry:` ar
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Final
 
 from eventstore.errors import EventStoreError
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 Batches = AsyncGenerator[Batch | None, None]
 
+_OBFUSCATION: Final = re.compile(rb',"obfuscation":"[0-9a-f]*"\}(?=\n\n\Z)')
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 HEADERS: Final = (
     (b"content-type", b"text/event-stream"),
@@ -54,6 +57,16 @@ async def send_events(call: Call, batches: Batches, departure: Departure, keep_a
             written = time.monotonic()
     except EventStoreError as error:
         log.warning("a stream was cut: %s", error)
+
+
+async def without_obfuscation(batches: Batches) -> Batches:
+    """The same frames without their padding, which is the last member of a delta."""
+    async for batch in batches:
+        if batch is None:
+            yield None
+        else:
+            frames = tuple(_OBFUSCATION.sub(b"}", frame) for frame in batch.frames or ())
+            yield replace(batch, frames=frames)
 
 
 async def last_frame(batches: Batches, departure: Departure) -> bytes | None:

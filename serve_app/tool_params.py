@@ -1,41 +1,74 @@
-"""The `tools` and `tool_choice` of a request: function tools, checked and in one form."""
+"""The `tools` and `tool_choice` of a request, checked and in one form.
+
+Functions and the tools that run on the client are served.  Hosted tools, which OpenAI runs itself, are left
+out of the request and named in a warning: most clients list them in case they are there.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from serve_app.errors import bad_request, dotted, invalid, not_supported
 
 NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 MODES: Final = ("none", "auto", "required")
 EXPECTED_MODE: Final = "Input should be 'none', 'auto' or 'required'"
+ALLOWED_MAX: Final = 128
+
+HOSTED: Final = frozenset(
+    {
+        *("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"),
+        *("file_search", "code_interpreter", "image_generation", "mcp", "tool_search"),
+        *("computer", "computer_use", "computer_use_preview", "programmatic_tool_calling"),
+    }
+)
+"""Tools that somebody else than the client runs, and nobody here."""
 
 JSON = Any
+Fields = Mapping[str, JSON]
 Path = tuple[str | int, ...]
 
 
-def function_tools(tools: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
-    """Every tool with all of `type, name, description, parameters, strict`.
+class Tools(NamedTuple):
+    """What is offered to the model, and what was left out."""
 
-    Raises `ApiError`: 422 for types and names, 400 for tools of other kinds and names used twice.
+    served: tuple[Fields, ...]
+    left_out: tuple[str, ...]
+    """Types of hosted tools."""
+
+
+def read_tools(tools: Sequence[Fields]) -> Tools:
+    """Every served tool in its normal form; a function has `description, parameters, strict`, too.
+
+    Raises `ApiError`: 422 for types and names, 400 for unknown kinds and names used twice.
     """
-    found: dict[str, Mapping[str, JSON]] = {}
+    found: dict[tuple[str, JSON], Fields] = {}
+    left_out: dict[str, None] = {}
     for index, tool in enumerate(tools):
-        one = _function_tool(tool, ("tools", index))
-        if one["name"] in found:
-            raise bad_request(f"Two tools are named '{one['name']}'. Rename one.", f"tools[{index}].name")
-        found[one["name"]] = one
-    return tuple(found.values())
+        path: Path = ("tools", index)
+        kind = tool.get("type")
+        if not isinstance(kind, str):
+            raise _missing_or_wrong(kind, (*path, "type"), "string")
+        if kind in HOSTED or ":" in kind:
+            left_out[kind[:64]] = None
+            continue
+        read = KINDS.get(kind)
+        if read is None:
+            known = ", ".join(KINDS)
+            raise not_supported(f"The tool type '{kind[:64]}'", dotted((*path, "type")), f"Use {known}.")
+        one = read(tool, path)
+        # A model tells functions and custom tools apart by their names only.
+        key = ("", one["name"]) if kind in ("function", "custom") else (kind, one.get("name"))
+        if key in found:
+            what = f"named '{one['name']}'. Rename one." if "name" in one else f"{kind} tools. Send one."
+            raise bad_request(f"Two tools are {what}", dotted((*path, "name" if "name" in one else "type")))
+        found[key] = one
+    return Tools(tuple(found.values()), tuple(left_out))
 
 
-def _function_tool(tool: Mapping[str, JSON], path: Path) -> Mapping[str, JSON]:
-    kind = tool.get("type")
-    if not isinstance(kind, str):
-        raise _missing_or_wrong(kind, (*path, "type"), "string")
-    if kind != "function":
-        raise not_supported(f"The tool type '{kind[:64]}'", dotted((*path, "type")), "Use function tools.")
+def _function(tool: Fields, path: Path) -> Fields:
     if "name" not in tool and isinstance(tool.get("function"), dict):
         message = "Field required (the Responses API has `name` beside `type`, not inside `function`)"
         raise invalid([((*path, "name"), message, "missing")])
@@ -48,7 +81,77 @@ def _function_tool(tool: Mapping[str, JSON], path: Path) -> Mapping[str, JSON]:
     }
 
 
-def tool_choice(choice: JSON, tools: Sequence[Mapping[str, JSON]]) -> JSON:
+def _custom(tool: Fields, path: Path) -> Fields:
+    form = _optional(tool, "format", dict, "dict", path) or {"type": "text"}
+    if form.get("type") == "grammar":
+        where = (*path, "format")
+        for key in ("syntax", "definition"):
+            if not isinstance(form.get(key), str):
+                raise _missing_or_wrong(form.get(key), (*where, key), "string")
+        if form["syntax"] not in ("lark", "regex"):
+            raise invalid([((*where, "syntax"), "Input should be 'lark' or 'regex'", "literal_error")])
+        form = {key: form[key] for key in ("type", "syntax", "definition")}
+    elif form.get("type") == "text":
+        form = {"type": "text"}
+    else:
+        message = "Input should be 'text' or 'grammar'"
+        raise invalid([((*path, "format", "type"), message, "literal_error")])
+    read = {
+        "type": "custom",
+        "name": _name(tool.get("name"), (*path, "name")),
+        "description": _optional(tool, "description", str, "string", path),
+        "format": form,
+    }
+    return {key: value for key, value in read.items() if value is not None}
+
+
+def _namespace(tool: Fields, path: Path) -> Fields:
+    inner = tool.get("tools")
+    if not isinstance(inner, list):
+        raise _missing_or_wrong(inner, (*path, "tools"), "list")
+    found: dict[str, Fields] = {}
+    for index, one in enumerate(inner):
+        where = (*path, "tools", index)
+        if not isinstance(one, dict):
+            raise invalid([(where, "Input should be a valid dictionary", "dict_type")])
+        read = {"function": _function, "custom": _custom}.get(str(one.get("type")))
+        if read is None:
+            raise not_supported("This type of tool in a namespace", dotted((*where, "type")), "Use function.")
+        fields = read(one, where)
+        if fields["name"] in found:
+            raise bad_request(f"Two tools are named '{fields['name']}'. Rename one.", dotted(where))
+        found[fields["name"]] = fields
+    return {
+        "type": "namespace",
+        "name": _name(tool.get("name"), (*path, "name")),
+        "description": _optional(tool, "description", str, "string", path) or "",
+        "tools": list(found.values()),
+    }
+
+
+def _shell(tool: Fields, path: Path) -> Fields:
+    environment = _optional(tool, "environment", dict, "dict", path)
+    if environment is not None and environment.get("type") != "local":
+        remedy = "Leave environment out, or send {type: local}: your program runs the commands."
+        raise not_supported("A shell in a container", dotted((*path, "environment", "type")), remedy)
+    return {"type": "shell"} if environment is None else {"type": "shell", "environment": {"type": "local"}}
+
+
+KINDS: Final[Mapping[str, Callable[[Fields, Path], Fields]]] = {
+    "function": _function,
+    "custom": _custom,
+    "namespace": _namespace,
+    "shell": _shell,
+    "local_shell": lambda _, __: {"type": "local_shell"},
+    "apply_patch": lambda _, __: {"type": "apply_patch"},
+}
+"""Tool types that are served, each with what reads it."""
+
+
+# -- Choice ------------------------------------------------------------------------------------------------
+
+
+def tool_choice(choice: JSON, tools: Sequence[Fields], left_out: Sequence[str] = ()) -> JSON:
     """The choice in one form; `tools` are all that the model will be offered.
 
     Raises `ApiError`: 422 for its form, 400 where it names what is not there.
@@ -59,47 +162,71 @@ def tool_choice(choice: JSON, tools: Sequence[Mapping[str, JSON]]) -> JSON:
         if choice not in MODES:
             raise invalid([(("tool_choice",), EXPECTED_MODE, "literal_error")])
         if choice == "required" and not tools:
-            raise bad_request("tool_choice 'required' needs tools. Send tools with it.", "tool_choice")
+            named = f" ({', '.join(left_out)} cannot be served here)" if left_out else ""
+            message = f"tool_choice 'required' needs tools. Send tools with it{named}."
+            raise bad_request(message, "tool_choice")
         return choice
-    kind = choice.get("type")
-    if kind == "function":
-        name = _name(choice.get("name"), ("tool_choice", "name"))
-        _there(name, tools, "tool_choice.name")
-        return {"type": "function", "name": name}
-    if kind == "allowed_tools":
+    if choice.get("type") == "allowed_tools":
         return _allowed_tools(choice, tools)
+    return _one_tool(choice, tools, ("tool_choice",))
+
+
+def _one_tool(choice: Fields, tools: Sequence[Fields], path: Path) -> Fields:
+    kind = choice.get("type")
     if not isinstance(kind, str):
-        raise _missing_or_wrong(kind, ("tool_choice", "type"), "string")
-    raise not_supported(f"The tool choice type '{kind[:64]}'", "tool_choice.type", "Choose a function tool.")
+        raise _missing_or_wrong(kind, (*path, "type"), "string")
+    param = dotted((*path, "type"))
+    if kind in HOSTED:
+        remedy = "This server does not run that tool. Choose one of your own."
+        raise not_supported(f"The tool choice '{kind}'", param, remedy)
+    if kind in ("function", "custom"):
+        name = _name(choice.get("name"), (*path, "name"))
+        if (kind, name) not in _choices(tools):
+            message = f"The tool choice '{name}' is not among the tools."
+            raise bad_request(message, dotted((*path, "name")))
+        return {"type": kind, "name": name}
+    if kind not in KINDS or kind == "namespace":
+        raise not_supported(f"The tool choice type '{kind[:64]}'", param, "Choose a function tool.")
+    if (kind, None) not in _choices(tools):
+        raise bad_request(f"The tool choice '{kind}' is not among the tools.", param)
+    return {"type": kind}
 
 
-def _allowed_tools(choice: Mapping[str, JSON], tools: Sequence[Mapping[str, JSON]]) -> JSON:
+def _choices(tools: Sequence[Fields]) -> set[tuple[str, JSON]]:
+    """(type, name) of all that can be chosen."""
+    found: set[tuple[str, JSON]] = set()
+    for tool in tools:
+        if tool.get("type") == "namespace":
+            found |= {(inner["type"], inner["name"]) for inner in tool["tools"]}
+        else:
+            found.add((str(tool.get("type")), tool.get("name")))
+    return found
+
+
+def _allowed_tools(choice: Fields, tools: Sequence[Fields]) -> JSON:
     mode = choice.get("mode", "auto")
     if mode not in MODES:
         raise invalid([(("tool_choice", "mode"), EXPECTED_MODE, "literal_error")])
     listed = choice.get("tools")
     path: Path = ("tool_choice", "tools")
-    if not isinstance(listed, list) or not 1 <= len(listed) <= 128:
-        raise invalid([(path, "Input should be a list of 1 to 128 tools", "list_type")])
-    names = []
+    if not isinstance(listed, list) or not 1 <= len(listed) <= ALLOWED_MAX:
+        raise invalid([(path, f"Input should be a list of 1 to {ALLOWED_MAX} tools", "list_type")])
+    allowed: list[Fields] = []
     for index, one in enumerate(listed):
         if not isinstance(one, dict):
             raise invalid([((*path, index), "Input should be a valid dictionary", "dict_type")])
-        if one.get("type", "function") != "function":
-            param = f"tool_choice.tools[{index}].type"
-            raise not_supported("A tool choice among other than function tools", param, "Name functions.")
-        names.append(_name(one.get("name"), (*path, index, "name")))
-        _there(names[-1], tools, f"tool_choice.tools[{index}].name")
-    return {
-        "type": "allowed_tools",
-        "mode": mode,
-        "tools": [{"type": "function", "name": name} for name in dict.fromkeys(names)],
-    }
+        if str(one.get("type")) in HOSTED:
+            continue  # What is not offered cannot be called.
+        chosen = _one_tool({"type": "function", **one}, tools, (*path, index))
+        if chosen not in allowed:
+            allowed.append(chosen)
+    if not allowed:
+        message = "None of the allowed tools can be served here. Allow one of your own tools."
+        raise bad_request(message, "tool_choice.tools", "unsupported_parameter")
+    return {"type": "allowed_tools", "mode": mode, "tools": allowed}
 
 
-def _there(name: str, tools: Sequence[Mapping[str, JSON]], param: str) -> None:
-    if all(tool["name"] != name for tool in tools):
-        raise bad_request(f"The tool choice '{name}' is not among the tools.", param)
+# -- Checks ------------------------------------------------------------------------------------------------
 
 
 def _name(value: JSON, path: Path) -> str:
@@ -111,7 +238,7 @@ def _name(value: JSON, path: Path) -> str:
     return value
 
 
-def _optional(tool: Mapping[str, JSON], key: str, kind: type, word: str, path: Path) -> JSON:
+def _optional(tool: Fields, key: str, kind: type, word: str, path: Path) -> JSON:
     value = tool.get(key)
     if value is not None and not isinstance(value, kind):
         raise _missing_or_wrong(value, (*path, key), word)

@@ -41,6 +41,8 @@ def _sampling(request: ModelRequest, options: ChatOptions) -> dict[str, JSON]:
         options.max_tokens_field: request.max_output_tokens,
         "reasoning_effort": (request.reasoning or {}).get("effort"),
         "user": request.user,
+        "logprobs": None if request.top_logprobs is None else True,
+        "top_logprobs": request.top_logprobs,
     }
     return {name: value for name, value in given.items() if value is not None}
 

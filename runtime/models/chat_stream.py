@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from runtime.model import (
     JSON,
@@ -19,7 +20,7 @@ from runtime.model import (
 )
 from runtime.models.json_text import dumps, loads
 from runtime.models.one_at_a_time import OneAtATime, OpenItem
-from runtime.models.reader import ErrorObject, count
+from runtime.models.reader import ErrorObject, count, read_logprobs
 
 FINISHES: Mapping[str, FinishReason] = {
     "length": "length",
@@ -91,20 +92,20 @@ class ChatReader:
                 continue  # Only one answer was asked for.
             delta = choice.get("delta") or choice.get("message")
             if delta and self._finish is None:
-                self._delta(delta)
+                self._delta(delta, (choice.get("logprobs") or {}).get("content"))
             if finish := choice.get("finish_reason"):
                 if finish == "error":
                     raise ErrorObject(choice.get("error") or {})
                 self._finish = self._finish or str(finish)
 
-    def _delta(self, delta: Mapping[str, JSON]) -> None:
+    def _delta(self, delta: Mapping[str, JSON], logprobs: JSON) -> None:
         # DeepSeek's name and OpenRouter's; a server that sends both says the same twice.
         if thought := delta.get("reasoning_content") or delta.get("reasoning"):
             self._say("reasoning", thought)
         content = delta.get("content")
         if isinstance(content, str):
             if content:
-                self._say("message", content)
+                self._say("message", content, logprobs)
         elif content:
             self._parts(content)
         if refusal := delta.get("refusal"):
@@ -121,9 +122,11 @@ class ChatReader:
             else:
                 self._say("message", part.get("text") or "")
 
-    def _say(self, kind: str, text: str) -> None:
+    def _say(self, kind: str, text: str, logprobs: JSON = None) -> None:
         if kind == "message":
-            self._items.say(self._open_plain("message"), TextDelta, text)
+            told = read_logprobs(logprobs)
+            say = partial(TextDelta, logprobs=told) if told else TextDelta
+            self._items.say(self._open_plain("message"), say, text)
         else:
             self._items.say(self._open_plain("reasoning"), ReasoningDelta, text)
 

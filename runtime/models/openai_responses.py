@@ -54,13 +54,17 @@ def responses_body(request: ModelRequest, upstream: Upstream) -> dict[str, JSON]
         "frequency_penalty": request.frequency_penalty,
         "max_output_tokens": request.max_output_tokens,
         "user": request.user,
+        "top_logprobs": request.top_logprobs,
     }
+    include = ["reasoning.encrypted_content"]
+    if request.top_logprobs is not None:
+        include.append("message.output_text.logprobs")
     return {
         "model": request.model,
         "input": [own for item in request.items if (own := _own(item, upstream.name)) is not None],
         "stream": True,
         "store": False,
-        "include": ["reasoning.encrypted_content"],
+        "include": include,
         **{name: value for name, value in given.items() if value is not None},
         **upstream.extra,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from runtime.model import JSON, CallStarted, ModelError, ModelEvent
@@ -89,6 +89,22 @@ def _feed(parser: EventParser, reader: Reader, data: bytes) -> None:
             return
     if not data:
         reader.at_end()
+
+
+def read_logprobs(told: JSON) -> tuple[Mapping[str, JSON], ...]:
+    """What an upstream tells of tokens, with all that the Responses API has; it may tell nothing."""
+    return tuple(
+        {**_token(one), "top_logprobs": [_token(top) for top in one.get("top_logprobs") or ()]}
+        for one in told or ()
+    )
+
+
+def _token(one: Mapping[str, JSON]) -> dict[str, JSON]:
+    # A token may be a piece of a character, which no JSON text can hold.
+    token = str(one["token"]).encode("utf-8", "replace").decode()
+    bytes_ = one.get("bytes")
+    known = [int(byte) for byte in bytes_] if bytes_ is not None else list(token.encode())
+    return {"token": token, "bytes": known, "logprob": float(one["logprob"])}
 
 
 def count(value: JSON) -> int:

@@ -22,7 +22,7 @@ from runtime.model import (
 )
 from runtime.models.json_text import loads
 from runtime.models.one_at_a_time import OneAtATime, OpenItem, Say
-from runtime.models.reader import ErrorObject, count
+from runtime.models.reader import ErrorObject, count, read_logprobs
 
 KINDS: Mapping[str, ItemKind] = {
     "message": "message",
@@ -78,7 +78,10 @@ class ResponsesReader:
         if (delta := DELTAS.get(kind)) is not None:
             item = self._at(event, delta[0])
             item.said = True
-            self._items.say(item.open, delta[1], event["delta"])
+            say = delta[1]
+            if told := read_logprobs(event.get("logprobs")):
+                say = partial(TextDelta, logprobs=told)
+            self._items.say(item.open, say, event["delta"])
         elif (obey := self._obey.get(kind)) is not None:
             obey(event)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -162,7 +162,19 @@ def _items(request: ModelRequest, half: str, script: Script) -> Iterator[_Item]:
             map(RefusalDelta, _words("This refusal is simulated: I cannot answer that.")),
         )
     elif (pieces := _rest(_answer(request, script, turn, outputs), half)) is not None:
-        yield _Item(ItemOpened("message"), map(TextDelta, pieces))
+        yield _Item(ItemOpened("message"), map(_said(request.top_logprobs), pieces))
+
+
+def _said(top_logprobs: int | None) -> Callable[[str], TextDelta]:
+    """How a piece of text is told: as one token of which the model is quite sure, where that is asked for."""
+    if top_logprobs is None:
+        return TextDelta
+
+    def told(piece: str) -> TextDelta:
+        token = {"token": piece, "bytes": list(piece.encode()), "logprob": -0.125}
+        return TextDelta(piece, ({**token, "top_logprobs": [token][:top_logprobs]},))
+
+    return told
 
 
 def _rest(pieces: Iterator[str], half: str) -> Iterator[str] | None:

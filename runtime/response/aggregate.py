@@ -47,6 +47,8 @@ class Part(NamedTuple):
     text: str
     source: int = 0
     """The upstream's index of a summary part."""
+    logprobs: tuple[Mapping[str, JSON], ...] = ()
+    """Of a text's tokens, where they were asked for."""
 
 
 class OpenItem(NamedTuple):
@@ -60,12 +62,14 @@ class OpenItem(NamedTuple):
     call_id: str
     upstream_id: str | None
     parts: tuple[Part, ...] = ()
+    namespace: str | None = None
+    action: Mapping[str, JSON] | None = None
 
     @property
     def text(self) -> str:
         """What the model said so far: a message's text, a call's arguments, or raw reasoning."""
-        kind = {"message": "output_text", "function_call": "arguments", "reasoning": "reasoning_text"}
-        return "".join(part.text for part in self.parts if part.kind == kind[self.kind])
+        kind = {"message": "output_text", "reasoning": "reasoning_text"}.get(self.kind, "arguments")
+        return "".join(part.text for part in self.parts if part.kind == kind)
 
 
 class Call(NamedTuple):
@@ -246,7 +250,13 @@ def item_json(item: OpenItem, status: str, encrypted_content: str | None = None)
             parts = item.parts or (Part("output_text", ""),)
             return head | {"role": "assistant", "content": [part_json(part) for part in parts]}
         case "function_call":
-            return head | {"call_id": item.call_id, "name": item.name, "arguments": item.text}
+            call = head | {"call_id": item.call_id, "name": item.name, "arguments": item.text}
+            return call if item.namespace is None else call | {"namespace": item.namespace}
+        case "custom_tool_call":
+            call = head | {"call_id": item.call_id, "name": item.name, "input": item.text}
+            return call if item.namespace is None else call | {"namespace": item.namespace}
+        case "shell_call" | "local_shell_call" | "apply_patch_call":
+            return head | {"call_id": item.call_id, items.ACTIONS[item.kind]: item.action}
         case "reasoning":
             summary = [part_json(part) for part in item.parts if part.kind == "summary_text"]
             content = [part_json(part) for part in item.parts if part.kind == "reasoning_text"]
@@ -265,7 +275,8 @@ def part_json(part: Part) -> dict[str, Any]:
     """The part in the Responses API's shape."""
     match part.kind:
         case "output_text":
-            return {"type": "output_text", "text": part.text, "annotations": []}
+            text = {"type": "output_text", "text": part.text, "annotations": []}
+            return {**text, "logprobs": part.logprobs} if part.logprobs else text
         case "refusal":
             return {"type": "refusal", "refusal": part.text}
         case _:
@@ -274,14 +285,14 @@ def part_json(part: Part) -> dict[str, Any]:
 
 def taken_call_ids(state: ResponseState) -> Iterator[str]:
     """The call ids that a new function call may not have: those of this response's input and output."""
-    yield from (item["call_id"] for item in state.request.input if item.get("type") == "function_call")
-    yield from (item["call_id"] for item in state.output if item["type"] == "function_call")
+    yield from (items.call_of(item) for item in state.request.input if item.get("type") in items.CALLS)
+    yield from (items.call_of(item) for item in state.output if item["type"] in items.CALLS)
 
 
 def _start(state: ResponseState, event: e.ItemStarted) -> OpenItem:
     index, attempt = len(state.output), state.attempt
     call_id = event.call_id
-    if event.kind == "function_call" and not call_id:
+    if event.kind in items.CALLS and not call_id:
         call_id = items.call_id(state.id, index, attempt)
     return OpenItem(
         kind=event.kind,
@@ -290,6 +301,8 @@ def _start(state: ResponseState, event: e.ItemStarted) -> OpenItem:
         name=event.name,
         call_id=call_id,
         upstream_id=event.upstream_id,
+        namespace=event.namespace,
+        action=event.action,
     )
 
 
@@ -297,12 +310,15 @@ def _append(item: OpenItem | None, event: Appended) -> OpenItem | None:
     if item is None:
         return None
     text = "".join(event.deltas)
+    logprobs: tuple[Mapping[str, JSON], ...] = ()
+    if isinstance(event, e.TextAppended) and event.logprobs:
+        logprobs = tuple(one for of_delta in event.logprobs for one in of_delta)
     last = growing_part(item, event)
     if last is not None:
-        grown = Part(last.kind, last.text + text, last.source)
+        grown = Part(last.kind, last.text + text, last.source, last.logprobs + logprobs)
         return item._replace(parts=(*item.parts[:-1], grown))
     source = event.index if isinstance(event, e.SummaryAppended) else 0
-    return item._replace(parts=(*item.parts, Part(PART_KINDS[type(event)], text, source)))
+    return item._replace(parts=(*item.parts, Part(PART_KINDS[type(event)], text, source, logprobs)))
 
 
 def _end(state: ResponseState, event: e.ItemEnded) -> ResponseState:

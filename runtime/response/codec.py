@@ -44,6 +44,7 @@ _CODEC: Final[EventCodec[e.Event]] = EventCodec(
             lambda counts: Usage(*counts),
         ),
         "deltas": (tuple, tuple),
+        "logprobs": (tuple, tuple),
         "opt_ins": (tuple, tuple),
     },
     short={"deltas": "d"},  # Deltas are the bulk of the log.

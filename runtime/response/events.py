@@ -6,7 +6,7 @@ are compact: nothing a fold can derive is in them (no text twice, no ids, no seq
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,6 +77,8 @@ class ItemStarted:
     name: str = ""
     call_id: str = ""
     upstream_id: str | None = None
+    namespace: str | None = None
+    action: Mapping[str, JSON] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class TextAppended:
     """More text of the open message; one wire event a delta."""
 
     deltas: tuple[str, ...]
+    logprobs: tuple[Sequence[Mapping[str, JSON]], ...] = ()
+    """Of the tokens of each delta; nothing at all where nobody asked for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class RefusalAppended:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentsAppended:
-    """More of the open function call's arguments."""
+    """More of the open function call's arguments, or of the open custom tool call's input."""
 
     deltas: tuple[str, ...]
 

@@ -15,7 +15,7 @@ from eventstore.events import Head
 from runtime.model import JSON
 from runtime.response.aggregate import ResponseState, Status
 from runtime.response.errors import InvalidInput, PreviousResponseInProgress, PreviousResponseNotFound
-from runtime.response.items import with_id
+from runtime.response.items import CALLS, OUTPUTS, call_of, with_id
 from runtime.response.request import ResponseRequest
 from runtime.response.snapshot import response_object
 from runtime.response.wire import dumps
@@ -29,7 +29,7 @@ ITEMS: Final = "items"
 
 _RUNNING: Final = (Status.QUEUED, Status.IN_PROGRESS)
 # What is half said is kept for the audit, but a model is not told of it.
-_WHOLE_OR_NOT_AT_ALL: Final = ("function_call", "reasoning")
+_WHOLE_OR_NOT_AT_ALL: Final = (*CALLS, "reasoning")
 
 
 def documents(state: ResponseState) -> dict[str, bytes]:
@@ -86,14 +86,18 @@ def check_pairing(items: Sequence[Item]) -> None:
 
     They are paired by `call_id`, wherever they stand.
     """
-    called = {item["call_id"]: None for item in items if item.get("type") == "function_call"}
-    answered = {item["call_id"]: None for item in items if item.get("type") == "function_call_output"}
-    for call_id in answered:
+    called = {call_of(item): _words(item) for item in items if item.get("type") in CALLS}
+    answered = {call_of(item): _words(item) for item in items if item.get("type") in OUTPUTS}
+    for call_id, words in answered.items():
         if call_id not in called:
-            raise InvalidInput(f"No tool call found for function call output with call_id {call_id}.")
-    for call_id in called:
+            raise InvalidInput(f"No tool call found for {words} with call_id {call_id}.")
+    for call_id, words in called.items():
         if call_id not in answered:
-            raise InvalidInput(f"No tool output found for function call {call_id}.")
+            raise InvalidInput(f"No tool output found for {words} {call_id}.")
+
+
+def _words(item: Item) -> str:
+    return str(item["type"]).replace("_", " ")
 
 
 def references(request: ResponseRequest) -> list[str]:

@@ -22,8 +22,25 @@ _PREFIXES: Final[Mapping[str, str]] = {
     "function_call_output": "fco",
     "reasoning": "rs",
     "compaction": "cmp",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "shell_call": "sh",
+    "shell_call_output": "sho",
+    "local_shell_call": "lsh",
+    "local_shell_call_output": "lsho",
+    "apply_patch_call": "apc",
+    "apply_patch_call_output": "apco",
 }
-_WITH_STATUS: Final = frozenset({"message", "function_call", "function_call_output", "reasoning"})
+CALLS: Final = ("function_call", "custom_tool_call", "shell_call", "local_shell_call", "apply_patch_call")
+"""Items that ask the client to run something, and whose outputs it sends back."""
+OUTPUTS: Final = tuple(f"{kind}_output" for kind in CALLS)
+ACTIONS: Final[Mapping[str, str]] = {
+    "shell_call": "action",
+    "local_shell_call": "action",
+    "apply_patch_call": "operation",
+}
+"""Calls that hold what is to be done as JSON, and under which key."""
+_WITH_STATUS: Final = frozenset({"message", "reasoning", *CALLS, *OUTPUTS})
 _ITEM_ID: Final = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{6}")
 _RESPONSE_ID: Final = re.compile(r"resp_[0-9a-f]{32}")
 
@@ -52,6 +69,11 @@ def call_id(response_id: str, index: int, attempt: int) -> str:
 def input_id(response_id: str, kind: str, index: int) -> str:
     """The id of an input item."""
     return _derived(_PREFIXES.get(kind, "item"), response_id, index | _INPUT, 0)
+
+
+def call_of(item: Mapping[str, JSON]) -> str:
+    """The call id of a call or an output."""
+    return str(item.get("call_id"))
 
 
 def response_of(item_id: str) -> str | None:

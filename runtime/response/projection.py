@@ -8,7 +8,7 @@ The shapes and their order are PROTOCOL.md's, section d.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -142,7 +142,18 @@ def _item_started(state: ResponseState, event: e.ItemStarted) -> list[WireEvent]
     if item.kind == "message":
         shape["content"] = []  # Its first part opens with its first delta.
     writer.add("response.output_item.added", {"output_index": item.output_index, "item": shape})
+    if item.kind == "shell_call" and item.action is not None:
+        _commands(writer, item.action["commands"])
     return writer.events
+
+
+def _commands(writer: _Writer, commands: Sequence[str]) -> None:
+    """What a shell shall run: known at once, so each command is one delta."""
+    for index, command in enumerate(commands):
+        place = {"output_index": writer.item.output_index, "command_index": index}
+        writer.add("response.shell_call_command.added", {**place, "command": ""})
+        writer.add("response.shell_call_command.delta", {**place, "delta": command})
+        writer.add("response.shell_call_command.done", {**place, "command": command})
 
 
 def _item_ended(state: ResponseState, event: e.ItemEnded) -> list[WireEvent]:
@@ -150,13 +161,13 @@ def _item_ended(state: ResponseState, event: e.ItemEnded) -> list[WireEvent]:
     if item is None:
         return []
     writer = _Writer(state, item)
-    names = _names(state)
+    names = _names(state, item)
     if item.parts:
         _close_part(writer, names, item.parts[-1], len(item.parts) - 1, event.status)
     elif item.kind == "message":
         _open_part(writer, "output_text", 0)
         _close_part(writer, names, Part("output_text", ""), 0, event.status)
-    elif item.kind == "function_call":
+    elif item.kind in ("function_call", "custom_tool_call"):
         _close_part(writer, names, Part("arguments", ""), 0, event.status)
     finished = apply(state, event).output[-1]
     writer.add("response.output_item.done", {"output_index": item.output_index, "item": finished})
@@ -173,17 +184,31 @@ def _appended(state: ResponseState, event: Appended) -> list[WireEvent]:
     if growing_part(item, event) is None:
         place += 1
         shown = _next_part(state, item, kind, place)
-    type_ = f"{_names(state)[kind]}.delta"
+    type_ = f"{_names(state, item)[kind]}.delta"
     around = _around(type_, kind, item.id, item.output_index, wire_index(item, kind, place))
-    shown += _deltas(state, state.next_number + len(shown), type_, around, event.deltas)
+    first = state.next_number + len(shown)
+    if isinstance(event, e.TextAppended) and event.logprobs:
+        shown += _with_logprobs(_deltas(state, first, type_, around, event.deltas), event.logprobs)
+    else:
+        shown += _deltas(state, first, type_, around, event.deltas)
     return shown
+
+
+def _with_logprobs(
+    events: Iterable[WireEvent], logprobs: Iterable[Sequence[Mapping[str, Any]]]
+) -> Iterator[WireEvent]:
+    """The deltas of a text, each with what is told of its tokens."""
+    for event, told in zip(events, logprobs, strict=True):
+        # Everything behind the delta is ours: the member is there, and is the last of its name.
+        before, _, after = event.data.rpartition(b'"logprobs":[]')
+        yield event._replace(data=b'%b"logprobs":%b%b' % (before, dumps(list(told)), after))
 
 
 def _next_part(state: ResponseState, item: OpenItem, kind: PartKind, place: int) -> list[WireEvent]:
     """One part ends and the next begins."""
     writer = _Writer(state, item)
     if item.parts:
-        _close_part(writer, _names(state), item.parts[-1], place - 1, "completed")
+        _close_part(writer, _names(state, item), item.parts[-1], place - 1, "completed")
     _open_part(writer, kind, wire_index(item, kind, place))
     return writer.events
 
@@ -250,10 +275,11 @@ def _close_part(writer: _Writer, names: Mapping[PartKind, str], part: Part, plac
         case "arguments":
             # A half call must not read as a whole one: its item alone says that it is over.
             if status == "completed":
-                writer.add(done, {**where, "arguments": part.text})
+                whole = "input" if writer.item.kind == "custom_tool_call" else "arguments"
+                writer.add(done, {**where, whole: part.text})
             return
         case "output_text":
-            writer.add(done, {**where, "text": part.text, "logprobs": []})
+            writer.add(done, {**where, "text": part.text, "logprobs": part.logprobs})
         case "refusal":
             writer.add(done, {**where, "refusal": part.text})
         case _:
@@ -278,8 +304,10 @@ _DIALECTS: Final[Mapping[str, Mapping[PartKind, str]]] = {
     "open_responses": {**_NAMES, "reasoning_text": "response.reasoning"},
 }
 
+_CUSTOM: Final[Mapping[PartKind, str]] = {**_NAMES, "arguments": "response.custom_tool_call_input"}
 
-def _names(state: ResponseState) -> Mapping[PartKind, str]:
+
+def _names(state: ResponseState, item: OpenItem) -> Mapping[PartKind, str]:
     """What the dialect of this response calls the events of each kind of part."""
     assert state.created is not None
-    return _DIALECTS[state.created.dialect]
+    return _CUSTOM if item.kind == "custom_tool_call" else _DIALECTS[state.created.dialect]

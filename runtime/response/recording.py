@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from runtime import model as m
@@ -10,17 +10,17 @@ from runtime.response import commands as c
 from runtime.response import events as e
 from runtime.response.aggregate import ResponseState, taken_call_ids
 from runtime.response.errors import IllegalCommand
-from runtime.response.items import CALL_ID_CHARS_MAX
+from runtime.response.items import CALL_ID_CHARS_MAX, CALLS
 
 Delta = m.TextDelta | m.RefusalDelta | m.ArgumentsDelta | m.ReasoningDelta | m.SummaryDelta
 
 # What each kind of delta belongs to.
-_HOMES: Final[Mapping[type[Delta], m.ItemKind]] = {
-    m.TextDelta: "message",
-    m.RefusalDelta: "message",
-    m.ArgumentsDelta: "function_call",
-    m.ReasoningDelta: "reasoning",
-    m.SummaryDelta: "reasoning",
+_HOMES: Final[Mapping[type[Delta], tuple[m.ItemKind, ...]]] = {
+    m.TextDelta: ("message",),
+    m.RefusalDelta: ("message",),
+    m.ArgumentsDelta: ("function_call", "custom_tool_call"),
+    m.ReasoningDelta: ("reasoning",),
+    m.SummaryDelta: ("reasoning",),
 }
 # Ways to resume in which the model goes on with a message that is open already.
 _GOES_ON: Final = ("prefix", "prompt")
@@ -46,6 +46,7 @@ class _Output:
         self.ended = False
         self.call_ids: set[str] | None = None
         self.waiting: list[str] = []
+        self.logprobs: list[Sequence[Mapping[str, m.JSON]]] = []
         self.waiting_for: tuple[type[Delta], int] | None = None
 
     def add(self, event: m.ModelEvent) -> None:
@@ -64,7 +65,7 @@ class _Output:
                 self.delta(event)
 
     def delta(self, event: Delta) -> None:
-        if self.open != _HOMES[type(event)]:
+        if self.open not in _HOMES[type(event)]:
             raise self.refused(f"a {type(event).__name__} while the open item is {self.open or 'none'}")
         key = (type(event), event.index if isinstance(event, m.SummaryDelta) else 0)
         if key != self.waiting_for:
@@ -72,6 +73,8 @@ class _Output:
             self.waiting_for = key
         if event.text:
             self.waiting.append(event.text)
+            if isinstance(event, m.TextDelta):
+                self.logprobs.append(event.logprobs)
 
     def item_opened(self, event: m.ItemOpened) -> None:
         if self.open is not None:
@@ -81,8 +84,10 @@ class _Output:
             raise self.refused(f"a {event.kind} opens while a {self.open} is open")
         self.flush()
         self.open = event.kind
-        call_id = self.usable_call_id(event) if event.kind == "function_call" else ""
-        self.events.append(e.ItemStarted(event.kind, event.name, call_id, event.upstream_id))
+        call_id = self.usable_call_id(event) if event.kind in CALLS else ""
+        self.events.append(
+            e.ItemStarted(event.kind, event.name, call_id, event.upstream_id, event.namespace, event.action)
+        )
 
     def usable_call_id(self, event: m.ItemOpened) -> str:
         """The upstream's call id, or nothing where outputs could not be paired by it."""
@@ -115,17 +120,23 @@ class _Output:
         """One event for the deltas that wait."""
         if self.waiting and self.waiting_for is not None:
             kind, index = self.waiting_for
-            self.events.append(_appended(kind, index, tuple(self.waiting)))
-            self.waiting = []
+            logprobs = tuple(self.logprobs) if any(self.logprobs) else ()
+            self.events.append(_appended(kind, index, tuple(self.waiting), logprobs))
+            self.waiting, self.logprobs = [], []
         self.waiting_for = None
 
     def refused(self, why: str) -> IllegalCommand:
         return IllegalCommand(self.command, self.state.status.value, why)
 
 
-def _appended(kind: type[Delta], index: int, deltas: tuple[str, ...]) -> e.Event:
+def _appended(
+    kind: type[Delta],
+    index: int,
+    deltas: tuple[str, ...],
+    logprobs: tuple[Sequence[Mapping[str, m.JSON]], ...],
+) -> e.Event:
     if kind is m.TextDelta:
-        return e.TextAppended(deltas)
+        return e.TextAppended(deltas, logprobs)
     if kind is m.RefusalDelta:
         return e.RefusalAppended(deltas)
     if kind is m.ArgumentsDelta:

@@ -135,10 +135,13 @@ def test_two_contradicting_efforts_are_a_422_and_an_alias_alone_is_an_effort() -
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"context_management": [{"type": "compaction"}]}, "context_management"),
         ({"moderation": {"model": "x"}}, "moderation"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"tools": [TOOL, {"type": "mcp", "server_label": "x"}]}, "tools[1].type"),
+        ({"tools": [{"type": "functon"}]}, "tools[0].type"),
+        (
+            {"tools": [TOOL, {"type": "shell", "environment": {"type": "container_auto"}}]},
+            "tools[1].environment.type",
+        ),
         ({"tools": [TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
-        ({"input": [{"type": "mcp_call", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"type": "mcp_approval_response", "approve": True}]}, "input[0].type"),
         ({"input": [{"type": "compaction", "encrypted_content": "x"}]}, "input[0].type"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]},
