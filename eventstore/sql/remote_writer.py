@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Final, cast
 
 from eventstore.errors import EventStoreError, OutcomeUnknown, StoreUnavailable
-from eventstore.sql.requests import Answer, Outcome, Request, weight
+from eventstore.sql.requests import Answer, Outcome, Ping, Request, weight
 from eventstore.sql.socket_address import connect
-from eventstore.sql.socket_protocol import FrameReader, decode_outcome, encode_ping, encode_request
+from eventstore.sql.socket_protocol import FrameReader, decode_outcome, encode_request
 from eventstore.sql.sqlite_writer import Room
 
 _TICK_S: Final = 0.5
 SILENT_TICKS_MAX: Final = 4
-"""After 2 s without any answer to a ping, the owner hangs."""
+"""After 2 s without any answer to a ping, the owner hangs.  Its writer's thread answers pings: one that is
+stuck in the disk shows itself, though its process and its socket are well."""
 _PING: Final = 0
 """The number of every ping."""
 
 
 class OwnerHangs(StoreUnavailable):
-    """The owner is connected but answers nothing."""
+    """The owner is connected but commits nothing: it was halted, or its writer is stuck."""
 
 
 class RemoteWriter(asyncio.Protocol):
@@ -43,14 +44,17 @@ class RemoteWriter(asyncio.Protocol):
         self.hangs = False
 
     @classmethod
-    async def connect(cls, data_dir: Path) -> RemoteWriter:
-        """An owner that answers.  Raises OSError if none is there, `OwnerHangs` if it is silent."""
+    async def connect(cls, data_dir: Path, patience: float) -> RemoteWriter:
+        """An owner that answers.
+
+        Raises OSError if none is there, `OwnerHangs` if it is silent for `patience` seconds.
+        """
         sock = connect(data_dir)
         loop = asyncio.get_running_loop()
         _, writer = await loop.create_unix_connection(cls, sock=sock)
         try:
             writer._ping()
-            async with asyncio.timeout(_TICK_S * SILENT_TICKS_MAX):
+            async with asyncio.timeout(patience):
                 await writer._answered.wait()
         except TimeoutError:
             await writer.aclose()
@@ -134,7 +138,7 @@ class RemoteWriter(asyncio.Protocol):
 
     def _ping(self) -> None:
         if self._transport is not None:
-            self._transport.write(encode_ping(_PING))
+            self._transport.write(encode_request(_PING, Ping()))
 
     def _look(self) -> None:
         """Ask whether the owner is there, while something waits for it."""

@@ -47,7 +47,12 @@ class SaveCursor:
     position: int
 
 
-Request = Unit | Take | Renew | Bury | Expired | SaveCursor
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Whether the writer still commits: it answers this, like everything else, in its turn."""
+
+
+Request = Unit | Take | Renew | Bury | Expired | SaveCursor | Ping
 Answer = Sequence[Recorded] | Head | Sequence[str] | None
 Outcome = Answer | EventStoreError
 """What became of a request: its answer, or the error to raise."""

@@ -25,18 +25,19 @@ from eventstore.events import (
     Recorded,
     Unit,
 )
-from eventstore.sql.requests import Bury, Expired, Outcome, Renew, Request, SaveCursor, Take
+from eventstore.sql.requests import Bury, Expired, Outcome, Ping, Renew, Request, SaveCursor, Take
 
 FRAME_BYTES_MAX: Final = 256 << 20
 """More than any unit; a longer frame is not ours, and ends the connection."""
 
 _U32: Final = 4
-_SMALL: Final[dict[str, type[Take | Renew | Bury | Expired | SaveCursor]]] = {
+_SMALL: Final[dict[str, type[Take | Renew | Bury | Expired | SaveCursor | Ping]]] = {
     "take": Take,
     "renew": Renew,
     "bury": Bury,
     "expired": Expired,
     "save_cursor": SaveCursor,
+    "ping": Ping,
 }
 _ERRORS: Final[dict[str, Callable[..., EventStoreError]]] = {
     error.__name__: error
@@ -54,11 +55,6 @@ _ERRORS: Final[dict[str, Callable[..., EventStoreError]]] = {
 }
 
 
-def encode_ping(number: int) -> bytes:
-    """A question whether anybody is there; answered with None."""
-    return _frame({"n": number, "k": "ping"}, ())
-
-
 def encode_request(number: int, request: Request) -> bytes:
     """A request's frame."""
     if isinstance(request, Unit):
@@ -70,11 +66,9 @@ def encode_request(number: int, request: Request) -> bytes:
     raise TypeError(f"{request!r} is no request")
 
 
-def decode_request(header: dict[str, Any], blobs: memoryview) -> Request | None:
-    """The request of a frame; None for a ping."""
+def decode_request(header: dict[str, Any], blobs: memoryview) -> Request:
+    """The request of a frame."""
     kind = header["k"]
-    if kind == "ping":
-        return None
     if kind == "unit":
         return _decode_unit(header, _Blobs(blobs))
     return _SMALL[kind](*header["a"])

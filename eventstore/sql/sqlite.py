@@ -29,6 +29,9 @@ _HANG_S: Final = 10.0
 """A process may be starved this long on a busy machine and live; killing one is safe but costs its work."""
 _BACKOFF_S: Final = (0.01, 0.5)
 """Between two looks for an owner: at first, and at most."""
+_ANSWER_S: Final = (0.5, 4.0)
+"""What an owner that is connected to may take to answer: at first, so that one that was halted is found soon,
+and at most."""
 
 
 class SqliteEventStore(SqliteLogReader):
@@ -189,15 +192,17 @@ class SqliteEventStore(SqliteLogReader):
     async def _elect(self) -> None:
         """Find the owner or become it."""
         pause, longest = _BACKOFF_S
+        patience, most = _ANSWER_S
         silence = _Silence()
         hangs = isinstance(self._writer, RemoteWriter) and self._writer.hangs
         while not self._closed:
             if not hangs:
                 try:
-                    self._writer = await RemoteWriter.connect(self._data_dir)
+                    self._writer = await RemoteWriter.connect(self._data_dir, patience)
                     return
                 except OwnerHangs:
                     hangs = True
+                    patience = min(most, 2 * patience)
                 except OSError:
                     pass  # Nobody listens: the owner died, starts, or never was.
             if self._may_own:

@@ -32,9 +32,10 @@ from eventstore.errors import (
 )
 from eventstore.events import Append, Claim, Document, Head, Recorded, Unit
 from eventstore.sql import sqlite_text as sql
+from eventstore.sql.claims import ClaimSweep
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.leases import Leases
-from eventstore.sql.requests import Bury, Expired, Outcome, Renew, Request, SaveCursor, Take
+from eventstore.sql.requests import Bury, Expired, Outcome, Ping, Renew, Request, SaveCursor, Take
 from eventstore.sql.sqlite_connection import connect_writer, truncate_wal
 from eventstore.unit import check_head, next_head
 
@@ -99,6 +100,7 @@ class SqliteCommitter:
         self._uncertain = False
         self._truncate_due: float | None = None
         self._truncated_at = 0.0
+        self._claims = ClaimSweep()
         self._open()
 
     def commit(self, requests: Sequence[Request]) -> list[Outcome]:
@@ -186,7 +188,7 @@ class SqliteCommitter:
         self._load(connection, requests)
         batch = _Batch()
         # Before the disk is waited for: whoever renewed meanwhile waits behind this and must not die of it.
-        asked_at = self._monotonic()
+        asked_at = self._leases.look()
         position, stream_id = self._position, self._stream_id
         try:
             outcomes = [self._stage(connection, request, batch) for request in requests]
@@ -279,16 +281,23 @@ class SqliteCommitter:
                         raise LeaseLost(holder)
                     if (term_ms := self._leases.renew(holder, ttl)) is not None:
                         batch.then.append((sql.SAVE_LEASE, (holder, term_ms)))
+                        self._forget_leases(connection, batch)
                 case Bury(holder):
                     if self._leases.bury(holder):
                         batch.then.append((sql.BURY_LEASE, (holder,)))
+                        self._forget_leases(connection, batch)
                 case SaveCursor(name, position):
                     batch.then.append((sql.SAVE_CURSOR, (name, position)))
-                case Expired():
+                case Expired() | Ping():
                     pass  # Answered after the commit, which may release streams.
         except EventStoreError as error:
             return error
         return None
+
+    def _forget_leases(self, connection: sqlite3.Connection, batch: _Batch) -> None:
+        if self._leases.has_forgettable:
+            owners = {owner for (owner,) in connection.execute(sql.OWNERS)}
+            batch.then += [(sql.FORGET_LEASE, (holder,)) for holder in self._leases.forget(owners)]
 
     def _find(self, name: str, batch: _Batch) -> _Stream | None:
         return batch.streams.get(name) or self._known.get(name)
@@ -314,6 +323,8 @@ class SqliteCommitter:
                     (claim.scope, claim.key, claim.fingerprint, claim.stream, claim.expires_at),
                 )
             )
+        if unit.claims:
+            batch.then += self._claims.expired(connection, now)
         for document in unit.documents:
             batch.then.append(self._stage_document(document, batch))
         return recorded

@@ -17,7 +17,7 @@ HEAD_COLUMNS: Final = (
 NAME_LOG: Final = "INSERT OR IGNORE INTO log (id, incarnation, created_at) VALUES (1, ?, ?)"
 LAST_POSITION: Final = "SELECT COALESCE(max(position), 0) FROM records"
 LAST_STREAM: Final = "SELECT COALESCE(max(id), 0) FROM streams"
-LEASES: Final = "SELECT holder, ttl_ms, buried FROM leases"
+LEASES: Final = "SELECT holder, ttl_ms, buried FROM leases ORDER BY rowid"
 OWNERS: Final = "SELECT DISTINCT owner FROM streams WHERE owner IS NOT NULL"
 CLAIM: Final = "SELECT scope, key, fingerprint, stream, expires_at FROM claims WHERE scope = ? AND key = ?"
 HEADS_BY_NAME: Final = f"""
@@ -32,6 +32,7 @@ BURY_LEASE: Final = (
     "INSERT INTO leases (holder, ttl_ms, buried) VALUES (?, 0, 1)"
     " ON CONFLICT (holder) DO UPDATE SET buried = 1"
 )
+FORGET_LEASE: Final = "DELETE FROM leases WHERE holder = ?"
 SAVE_CURSOR: Final = (
     "INSERT INTO cursors (name, position) VALUES (?, ?)"
     " ON CONFLICT (name) DO UPDATE SET position = max(position, excluded.position)"
@@ -41,6 +42,8 @@ SAVE_CLAIM: Final = (
     " ON CONFLICT (scope, key) DO UPDATE SET"
     " fingerprint = excluded.fingerprint, stream = excluded.stream, expires_at = excluded.expires_at"
 )
+CLAIMS_AFTER: Final = "SELECT rowid, expires_at FROM claims WHERE rowid > ? ORDER BY rowid LIMIT ?"
+FORGET_CLAIM: Final = "DELETE FROM claims WHERE rowid = ? AND expires_at <= ?"
 SAVE_DOCUMENT: Final = (
     "INSERT INTO documents (stream_id, kind, data) VALUES (?, ?, ?)"
     " ON CONFLICT (stream_id, kind) DO UPDATE SET data = excluded.data"

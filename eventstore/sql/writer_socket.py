@@ -94,9 +94,6 @@ class _Connection(asyncio.Protocol):
         try:
             for header, blobs in self._frames.feed(data):
                 request = decode_request(header, blobs)
-                if request is None:
-                    self._transport.write(encode_outcome(header["n"], None))
-                    continue
                 task = asyncio.get_running_loop().create_task(self._answer(header["n"], request))
                 self.tasks.add(task)
                 task.add_done_callback(self._answered)

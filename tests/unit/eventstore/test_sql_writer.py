@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from eventstore.errors import (
 from eventstore.events import ERASED, NO_STREAM, Append, Claim, Document, NewEvent, NewStream, Recorded, Unit
 from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.reader import SqliteLogReader
+from eventstore.sql.remote_writer import OwnerHangs, RemoteWriter
 from eventstore.sql.requests import Answer, Expired, Outcome, Renew, Request
 from eventstore.sql.sqlite import SqliteEventStore
 from eventstore.sql.sqlite_commit import SqliteCommitter
@@ -278,8 +279,10 @@ async def test_leases_outlive_the_change_of_the_writer(tmp_path: Path) -> None:
     assert await store.expired() == []
     with pytest.raises(LeaseLost):
         await store.renew("dead", 3.0)
-    now = 5.5
-    assert await store.expired() == ["alive"]
+    for seconds in (3.0, 4.0, 5.5):
+        now = seconds
+        expired = await store.expired()
+    assert expired == ["alive"]
     await store.aclose()
 
 
@@ -298,8 +301,45 @@ def test_nobody_dies_of_a_slow_disk(tmp_path: Path) -> None:
     new = NewStream("response", "p1", "running", owner="alive")
     begun = Unit([Append("a", NO_STREAM, 1, [NewEvent("said", b"x")], new=new)])
     assert committer.commit([begun, Expired()])[1] == []
+    assert committer.commit([Expired()]) == [[]], "its renewal may wait behind this question too"
+    for _ in range(2):
+        now += 1.0
+        committer.commit([Expired()])
+    now += 1.0
     assert committer.commit([Expired()]) == [["alive"]]
     committer.close()
+
+
+async def test_a_writer_that_is_stuck_in_the_disk_counts_as_hung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process lives and its socket takes requests, but nothing is committed: that must be noticed."""
+    stuck, go_on = threading.Event(), threading.Event()
+    commit = SqliteCommitter.commit
+
+    def slow(committer: SqliteCommitter, requests: Sequence[Request]) -> list[Outcome]:
+        if any(isinstance(request, Unit) for request in requests):
+            stuck.set()
+            go_on.wait(30)
+        return commit(committer, requests)
+
+    owner = await SqliteEventStore.open(tmp_path, may_own=True)
+    client = await RemoteWriter.connect(tmp_path, 5.0)
+    monkeypatch.setattr(SqliteCommitter, "commit", slow)
+    try:
+        with pytest.raises(OutcomeUnknown):
+            await asyncio.wait_for(client.submit(created("a")), 20)
+        assert stuck.is_set()
+        assert client.hangs
+        with pytest.raises(OwnerHangs):
+            await RemoteWriter.connect(tmp_path, 0.1)
+    finally:
+        go_on.set()
+        await client.aclose()
+    other = await SqliteEventStore.open(tmp_path, may_own=False)
+    assert (await other.head("a")) is not None, "it was only slow"
+    await other.aclose()
+    await owner.aclose()
 
 
 @pytest.mark.parametrize("in_process", [True, False])
