@@ -35,7 +35,8 @@ from runtime.response.commands import (
 from runtime.response.errors import IllegalCommand
 from runtime.response.request import ResponseRequest
 from runtime.response.state import ResponseState
-from runtime.resume import Diverged, Plan, Said, has_calls, plan, said_of
+from runtime.resume import Mode, Plan, has_calls, plan, said_of
+from runtime.seam import Diverged, Said
 
 BACKOFF: Final = (0.5, 8.0)
 """Seconds before the first further try, doubled for each next one up to the second number."""
@@ -48,6 +49,9 @@ TRIES_MAX: Final = 16
 
 CHARS_PER_TOKEN: Final = 4
 """A rule of thumb, for what a continued answer has left of its `max_output_tokens`."""
+
+_CANNOT: Final = ("invalid_prompt", "server_error")
+"""What servers say to half a message that they cannot continue."""
 
 
 class Journal(Protocol):
@@ -108,8 +112,7 @@ class AgentLoop:
         state = self._journal.state
         if state.call is not None and state.call.finish is not None:
             return await self._journal.record(Finish(self._at()))
-        # A model that worded its answer anew once is not asked to repeat it again.
-        repeats = self._config.resume == "repeat" and not (state.call and state.call.resume == "prompt")
+        mode = self._mode(state)
         failures, pause = 0, 0.0
         while True:
             state = self._journal.state
@@ -120,7 +123,7 @@ class AgentLoop:
                 return await self._fail("interrupted", "The model's answer was interrupted too often.")
             if pause:
                 await self._sleep(pause)
-            way = plan(said, "repeat" if repeats else "prompt", first=state.call is None)
+            way = plan(said, mode, first=state.call is None)
             attempt = _Attempt(self._journal, self._config.upstream.name, way, self._at)
             try:
                 async with Intake(self._model, self._request(way, said)) as intake:
@@ -128,12 +131,19 @@ class AgentLoop:
             except Diverged:
                 if has_calls(said):
                     return await attempt.end_with_calls()
-                repeats = False
-                pause = 0.0
-                await attempt.give_up("diverged", "The model did not repeat its words; it is asked to go on.")
+                mode, pause = "prompt", 0.0
+                await attempt.give_up(
+                    "diverged", f"The model did not {way.resume} its words; it is asked to go on."
+                )
                 continue
             if error is None:
                 return None
+            if way.resume == "prefix" and error.code in _CANNOT:
+                mode = "prompt"
+                if not error.retryable:
+                    pause = 0.0
+                    await attempt.give_up(error.code, error.message)
+                    continue
             failures += 1
             wait = self._wait(error, failures)
             if wait is None:
@@ -141,6 +151,17 @@ class AgentLoop:
                 return await attempt.give_up(error.code, error.message, end)
             await attempt.give_up(error.code, error.message)
             pause = wait
+
+    def _mode(self, state: ResponseState) -> Mode:
+        """How the model is asked to go on."""
+        match self._config.resume:
+            case "prefix" if self._config.continues:
+                return "prefix"
+            case "repeat" if not (state.call and state.call.resume == "prompt"):
+                # A model that worded its answer anew once is not asked to repeat it again.
+                return "repeat"
+            case _:
+                return "prompt"
 
     def _wait(self, error: ModelError, failures: int) -> float | None:
         """Seconds until the next try, or None where there is none."""
@@ -181,13 +202,14 @@ class AgentLoop:
             top_logprobs=_top_logprobs(request),
             max_output_tokens=self._tokens_left(plan, said),
             user=request.user,
+            goes_on=plan.resume == "prefix",
             seed=f"{state.id}:{state.call.number if state.call else 0}:{attempt}",
         )
 
     def _tokens_left(self, plan: Plan, said: Sequence[Said]) -> int | None:
         limits = (self._journal.state.request.max_output_tokens, self._config.limits.max_output_tokens)
         limit = min((limit for limit in limits if limit is not None), default=None)
-        if limit is None or plan.resume != "prompt":
+        if limit is None or plan.resume not in ("prefix", "prompt"):
             return limit
         spent = sum(len(text) for one in said for text in one.texts.values()) // CHARS_PER_TOKEN
         return max(min(16, limit), limit - spent)  # Some upstreams refuse fewer than 16.

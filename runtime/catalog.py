@@ -21,6 +21,7 @@ JSON = Any
 Adapter = Literal["openai_chat", "openai_responses", "simulated"]
 Resume = Literal["prefix", "prompt", "repeat", "fail"]
 Isolation = Literal["shared", "exclusive", "dedicated"]
+Continues = Literal["vllm", "sglang", "tgi", "llama.cpp"]
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -46,6 +47,8 @@ class ChatOptions:
     """Whether `stream_options.include_usage` may be sent."""
     reasoning_field: str | None = None
     """The field of an assistant's message that takes earlier reasoning back; left out when not given."""
+    continues: Continues | None = None
+    """As which server it is asked to continue half a message; as vLLM, when not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,11 @@ class Resolved:
     ray_options: Mapping[str, JSON] = field(default_factory=dict)
     limits: Limits = Limits()
 
+    @property
+    def continues(self) -> bool:
+        """Whether its adapter can ask for the rest of half a message."""
+        return self.upstream.adapter != "openai_responses"
+
     def public(self) -> dict[str, JSON]:
         """Everything as JSON.  Secrets are in it by the names of their environment variables only."""
         return {**asdict(self), "tools": [dict(tool) for tool in self.tools]}
@@ -222,7 +230,10 @@ class Catalog:
 
     def with_found(self, found: Mapping[str, Upstream]) -> Catalog:
         """Also these models, by id; what is there already stays."""
-        models = {model: ModelConfig(id=model, upstream=upstream) for model, upstream in found.items()}
+        models = {
+            model: ModelConfig(model, upstream, resume="prefix" if upstream.chat.continues else "prompt")
+            for model, upstream in found.items()
+        }
         return replace(self, models={**models, **self.models})
 
     def _model(self, model: str) -> Resolved:

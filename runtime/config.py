@@ -22,6 +22,7 @@ from runtime.catalog import (
     Limits,
     ModelConfig,
     Resolved,
+    Resume,
     Timeouts,
     UnknownModel,
     Upstream,
@@ -48,6 +49,7 @@ URL_ENV = "RAYSPOND_UPSTREAM_URL"
 KEY_ENV = "RAYSPOND_UPSTREAM_KEY"
 ADAPTERS = ("openai_chat", "openai_responses", "simulated")
 RESUMES = ("prefix", "prompt", "repeat", "fail")
+CONTINUES = ("vllm", "sglang", "tgi", "llama.cpp")
 ISOLATIONS = ("shared", "exclusive", "dedicated")
 # Names under which keys usually travel: a value here would be shown and recorded.
 SECRET_NAMES = ("authorization", "api-key", "apikey", "api_key", "x-api-key", "key", "token", "cookie", "sig")
@@ -186,9 +188,8 @@ def _timeouts(node: Node | None) -> Timeouts:
 
 
 def _chat(node: Node | None, url: str) -> ChatOptions:
-    fields = (
-        node.mapping("max_tokens_field", "developer_role", "stream_usage", "reasoning_field") if node else {}
-    )
+    known = ("max_tokens_field", "developer_role", "stream_usage", "reasoning_field", "continues")
+    fields = node.mapping(*known) if node else {}
     # OpenAI's newer models refuse the field that every other server knows.
     openai = (urlsplit(url).hostname or "").endswith((".openai.com", ".openai.azure.com"))
     options = ChatOptions(
@@ -203,6 +204,9 @@ def _chat(node: Node | None, url: str) -> ChatOptions:
         options = replace(options, stream_usage=fields["stream_usage"].boolean())
     if "reasoning_field" in fields:
         options = replace(options, reasoning_field=fields["reasoning_field"].text())
+    if "continues" in fields:
+        server = fields["continues"].choice(*CONTINUES)
+        options = replace(options, continues=server)  # type: ignore[arg-type]  # `choice` has checked it
     return options
 
 
@@ -218,12 +222,11 @@ def _model(node: Node, upstreams: Mapping[str, Upstream]) -> ModelConfig:
     model = fields["model"].text() if "model" in fields else None
     if model is not None and node.key == "*" and upstream.adapter != "simulated":
         fields["model"].fail("has no meaning for `*`, which passes every id on as it is. Remove it.")
-    default = "repeat" if upstream.adapter == "simulated" else "prompt"
     config = ModelConfig(
         id=node.key,
         upstream=upstream,
         model=model,
-        resume=fields["resume"].choice(*RESUMES) if "resume" in fields else default,  # type: ignore[arg-type]  # checked
+        resume=_resume(fields.get("resume"), upstream) or _default_resume(upstream),
         isolation=_isolation(fields),
         ray_options=_ray_options(fields.get("ray_options")),
         limits=_limits(fields.get("limits")),
@@ -248,7 +251,7 @@ def _agent(node: Node, catalog: Catalog) -> AgentConfig:
         instructions=fields["instructions"].text() if "instructions" in fields else None,
         description=fields["description"].text() if "description" in fields else None,
         tools=_tools(fields.get("tools")),
-        resume=fields["resume"].choice(*RESUMES) if "resume" in fields else None,  # type: ignore[arg-type]  # checked
+        resume=_resume(fields.get("resume"), catalog.resolve(model).upstream),
         isolation=_isolation(fields),
         ray_options=_ray_options(fields.get("ray_options")),
         limits=_limits(fields.get("limits")),
@@ -260,6 +263,21 @@ def _check_resolves(catalog: Catalog, model: str, node: Node) -> None:
         catalog.resolve(model)
     except UnknownModel as reason:
         node.fail(f"cannot be served. {reason}")
+
+
+def _resume(node: Node | None, upstream: Upstream) -> Resume | None:
+    if node is None:
+        return None
+    resume = node.choice(*RESUMES)
+    if resume == "prefix" and upstream.adapter == "openai_responses":
+        node.fail("is not possible over Responses, which cannot continue half a message. Choose prompt.")
+    return resume  # type: ignore[return-value]  # `choice` has checked it
+
+
+def _default_resume(upstream: Upstream) -> Resume:
+    if upstream.adapter == "simulated":
+        return "repeat"
+    return "prefix" if upstream.chat.continues else "prompt"
 
 
 def _isolation(fields: Mapping[str, Node]) -> Any:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from runtime.catalog import Upstream
+from runtime.catalog import ChatOptions, Continues, Upstream
 from runtime.model import ModelError
 from runtime.models.http import Connections, Http
 from runtime.models.simulated_script import NAME as SIMULATED
 
 PORTS: Mapping[str, int] = {"ollama": 11434, "vllm": 8000, "lm-studio": 1234, "llama.cpp": 8080}
 """The ports that these servers choose when nobody tells them."""
+OWNERS: Mapping[str, Continues] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
+"""What servers that can continue half a message call the owner of their models."""
 # On the same machine an answer takes a few milliseconds; a start must not wait for what is not there.
 PATIENCE_SECONDS = 0.3
 
@@ -37,8 +39,12 @@ async def _look(name: str, host: str, port: int, connections: Connections) -> Fo
     upstream = Upstream(name=name, adapter="openai_chat", url=f"http://{host}:{port}/v1")
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            models = await Http(upstream, connections, {}).models()
+            owners = await Http(upstream, connections, {}).owners()
     except (ModelError, TimeoutError):
         return None
     # Whoever lists `simulated` is a Rayspond, perhaps this very one.
-    return Found(upstream, models) if models and SIMULATED not in models else None
+    if not owners or SIMULATED in owners:
+        return None
+    # On a usual port another server may listen than the one that chose it.
+    continues = next((OWNERS[owner] for owner in owners.values() if owner in OWNERS), None)
+    return Found(replace(upstream, chat=ChatOptions(continues=continues)), list(owners))

@@ -63,6 +63,8 @@ class ModelRequest:
     """How many likely tokens are told at each place; 0 for the chosen one's alone, None for no telling."""
     max_output_tokens: int | None = None
     user: str | None = None
+    goes_on: bool = False
+    """Whether the last item is half a message of the model's own, which it is to continue as it stands."""
     seed: str = ""
     """Deterministic salt of this call (response id and attempt); `simulated` needs no other randomness."""
 

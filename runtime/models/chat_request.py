@@ -9,11 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from runtime.catalog import ChatOptions, Upstream
+from runtime.catalog import ChatOptions, Continues, Upstream
 from runtime.model import JSON, ModelError, ModelRequest
 
 Item = Mapping[str, JSON]
 Message = dict[str, JSON]
+
+CONTINUE: Mapping[Continues, Mapping[str, JSON]] = {
+    # None of them repeats the half in its answer, unless `echo` says so.
+    "vllm": {"continue_final_message": True, "add_generation_prompt": False, "echo": False},
+    "sglang": {"continue_final_message": True},
+    # It continues every message of the assistant that comes last.
+    "tgi": {},
+    "llama.cpp": {"continue_final_message": True, "add_generation_prompt": False},
+}
+"""How each server is told to continue the last message rather than to answer it."""
 
 
 def chat_body(request: ModelRequest, upstream: Upstream) -> dict[str, JSON]:
@@ -29,6 +39,8 @@ def chat_body(request: ModelRequest, upstream: Upstream) -> dict[str, JSON]:
     }
     if options.stream_usage:
         body["stream_options"] = {"include_usage": True}
+    if request.goes_on:
+        body |= CONTINUE[options.continues or "vllm"]
     return {**body, **upstream.extra}
 
 

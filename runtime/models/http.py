@@ -147,25 +147,29 @@ class Http:
 
     async def models(self) -> Sequence[str]:
         """The ids that `GET /models` lists.  Raises `ModelError`."""
+        return list(await self.owners())
+
+    async def owners(self) -> Mapping[str, str]:
+        """The ids that `GET /models` lists, each with what it says about its owner.  Raises `ModelError`."""
         try:
             async with asyncio.timeout(MODELS_SECONDS):
-                return await self._models()
+                return await self._owners()
         except TimeoutError:
             raise self.error(
                 "upstream_timeout", f"did not list its models within {MODELS_SECONDS:g} s", retryable=True
             ) from None
 
-    async def _models(self) -> Sequence[str]:
+    async def _owners(self) -> Mapping[str, str]:
         answer = await self._send("GET", "/models", None)
         try:
             listed = loads(await answer.all())
             answer.complete = True
-            ids = [one["id"] for one in listed["data"] if isinstance(one["id"], str)]
-        except (ValueError, KeyError, TypeError):
+            models = [one for one in listed["data"][:MODELS_LISTED] if isinstance(one["id"], str)]
+            return {model["id"]: str(model.get("owned_by") or "") for model in models}
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise self.error("upstream_protocol", "does not list its models at /models") from None
         finally:
             await answer.leave()
-        return ids[:MODELS_LISTED]
 
     async def _send(self, method: str, path: str, body: bytes | None) -> Answer:
         timeouts = self.upstream.timeouts

@@ -139,6 +139,8 @@ def _failure(script: Script) -> ModelError:
 def _without_half(request: ModelRequest) -> tuple[ModelRequest, str]:
     """The request before its answer was interrupted, and what was said of the answer."""
     items = request.items
+    if request.goes_on:
+        return replace(request, items=items[:-1]), _text(items[-1].get("content"))
     if len(items) > 1 and items[-2].get("role") == "assistant" and _text(items[-1].get("content")) in GO_ONS:
         return replace(request, items=items[:-2]), _text(items[-2].get("content"))
     return request, ""

@@ -43,7 +43,19 @@ class Script:
     unique: bool = False
     """Word every call differently."""
     goes_on: bool = False
-    """Where the request ends in a half of the answer, say only the rest."""
+    """Where the request ends in a half of the answer and the wish that it goes on, say only the rest."""
+    continues: bool = False
+    """Where it ends in a half of the answer and says `continue_final_message`, say only the rest."""
+    trims: bool = False
+    """The template trims the half: what follows is as if there were no white space at its end."""
+    echoes: bool = False
+    """Say the half once more before it is continued, whatever `echo` says."""
+    thinks_on: bool = False
+    """Say what is continued as reasoning, as a parser does that waits for the end of a thought."""
+    refuses_half: bool = False
+    """Answer 400 to requests that end in a message of the assistant's."""
+    chars: int = 0
+    """Characters of a delta; words when not given."""
     reasoning: int = 0
     """Deltas of reasoning before the answer."""
     reasoning_field: str = "reasoning_content"
@@ -125,13 +137,38 @@ def parse(query: str) -> Script:
     return Script(**given)
 
 
+def rest(half: str, count: int, calls: int, salt: str) -> tuple[str, ...]:
+    """What is left of `words(count)` behind `half`, which up to so many calls may have worded, each its way.
+
+    The word in the middle of which it ends is ended as it began; further ones get `salt`.  Where `half` is no
+    such beginning, it is the whole answer.
+    """
+    said = half.split(" ")
+    last = len(said) - 1
+    salts = ("", *(f"-{call}" for call in range(1, calls + 1)))
+    if last >= count or any(word not in _spelled(n, salts) for n, word in enumerate(said[:-1])):
+        return words(count, salt)
+    begun = [word for word in _spelled(last, salts) if word.startswith(said[-1])]
+    if not begun:
+        return words(count, salt)
+    # A word that is whole already is not gone on with, though a longer one may begin with it.
+    ended = said[-1] if said[-1] in begun else next((w for w in begun if w.endswith(salt)), begun[0])
+    return tuple(filter(None, (ended[len(said[-1]) :], *words(count, salt)[last + 1 :])))
+
+
+def _spelled(number: int, salts: tuple[str, ...]) -> list[str]:
+    return [words(number + 1, salt)[number].lstrip() for salt in salts]
+
+
 @lru_cache(maxsize=64)
 def words(count: int, salt: str = "") -> tuple[str, ...]:
     """The answer's pieces: every word has its number, so that a lost or doubled one shows."""
     return tuple(f"{' ' if n else ''}{NOUNS[n * 7 % len(NOUNS)]}{n}{salt}" for n in range(count))
 
 
-def split(text: str) -> tuple[str, ...]:
-    """`text` word by word; joined it is `text` again."""
+def split(text: str, chars: int = 0) -> tuple[str, ...]:
+    """`text` word by word, or in pieces of so many characters; joined it is `text` again."""
+    if chars:
+        return tuple(text[at : at + chars] for at in range(0, len(text), chars))
     pieces = text.split(" ")
     return tuple(piece if n == 0 else " " + piece for n, piece in enumerate(pieces)) if text else ()

@@ -23,7 +23,7 @@ from typing import Any, cast
 import orjson
 
 from tests.fakes.render import Answer, Item, chat_whole, chunk, frames, response_whole, writes
-from tests.fakes.script import WITHOUT_FAULTS, Script, parse, split, words
+from tests.fakes.script import WITHOUT_FAULTS, Script, parse, rest, split, words
 
 MODELS = ("fake", "fake-large")
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
@@ -38,8 +38,11 @@ HEAD = (
 class FakeUpstream:
     """The server.  `async with FakeUpstream() as fake:` serves on a free loopback port, until its end."""
 
-    def __init__(self, *, models: tuple[str, ...] = MODELS, key: str | None = None) -> None:
+    def __init__(
+        self, *, models: tuple[str, ...] = MODELS, key: str | None = None, owner: str = "fake"
+    ) -> None:
         self.models = models
+        self.owner = owner
         self.key = key
         self.scripts: dict[str, str] = {}
         self.reset()
@@ -177,7 +180,8 @@ class _Connection(asyncio.Protocol):
         if method == "POST" and path in ("/chat/completions", "/responses"):
             self._call(path, headers, orjson.loads(body))
         elif path == "/models":
-            self.json({"object": "list", "data": [{"id": model, "object": "model"} for model in fake.models]})
+            listed = [{"id": model, "object": "model", "owned_by": fake.owner} for model in fake.models]
+            self.json({"object": "list", "data": listed})
         elif path == "/_calls":
             self.json(fake.seen())
         elif path == "/_reset":
@@ -207,6 +211,9 @@ class _Connection(asyncio.Protocol):
             self.json({"error": {"message": str(reason)}}, 404)
             return
         api = "chat" if path == "/chat/completions" else "responses"
+        if script.refuses_half and _context(api, body)[-1].get("role") == "assistant":
+            self.json({"error": {"message": "The conversation must end with a user message."}}, 400)
+            return
         answer = _answer(script, api, body, fake.by_model[model])
         if not _needs_time(script) and body.get("stream") and not script.json:
             prepared = writes(api, answer)
@@ -342,10 +349,15 @@ def _odd(script: Script, data: bytes) -> bytes:
     return data.replace(b"odd0", first).replace(b" odd1", second)
 
 
+def _context(api: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was said so far."""
+    context = body.get("messages" if api == "chat" else "input") or []
+    return [{"role": "user", "content": context}] if isinstance(context, str) else context
+
+
 def _answer(script: Script, api: str, body: dict[str, Any], nth: int) -> Answer:
     """What this call says."""
-    context = body.get("messages" if api == "chat" else "input") or []
-    context = [{"role": "user", "content": context}] if isinstance(context, str) else context
+    context = _context(api, body)
     salt = f"-{nth}" if script.unique else ""
     items = [Item("reasoning", words(script.reasoning, f"r{salt}"))] if script.reasoning else []
     # Near the end: behind them may stand half an answer, and the wish that it goes on.
@@ -359,12 +371,15 @@ def _answer(script: Script, api: str, body: dict[str, Any], nth: int) -> Answer:
         items += [Item("call", pieces, name, f"call_{len(context)}_{n}{salt}") for n in range(script.tools)]
         finish = "tool_calls"
     else:
-        pieces = (
-            _rest(_said(script, context, salt), context) if script.goes_on else _said(script, context, salt)
-        )
+        half = _half(script, body, context)
+        pieces = _said(script, context, salt) if half is None else _rest(script, context, salt, half, nth)
+        if script.chars:
+            pieces = split("".join(pieces), script.chars)
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or body.get("max_output_tokens")
         finish = "length" if limit and len(pieces) > limit else "stop"
-        items.append(Item("refusal" if script.refusal else "message", pieces[:limit]))
+        continued = context and context[-1].get("role") == "assistant"
+        kind = "reasoning" if script.thinks_on and continued else "refusal" if script.refusal else "message"
+        items.append(Item(kind, pieces[:limit]))
     return Answer(
         model=str(body.get("model")),
         items=tuple(items),
@@ -386,14 +401,25 @@ def _said(script: Script, context: list[dict[str, Any]], salt: str) -> tuple[str
     return split(script.text) if script.text else words(script.deltas, salt)
 
 
-def _rest(pieces: tuple[str, ...], context: list[dict[str, Any]]) -> tuple[str, ...]:
-    """What is still to be said where the end of the context holds the answer's beginning."""
-    whole = "".join(pieces)
-    for item in reversed(context[-3:]):
-        half = _text(item.get("content"))
-        if item.get("role") == "assistant" and half and whole.startswith(half):
-            return tuple(piece for piece in split(whole[len(half) :]) if piece)
-    return pieces
+def _half(script: Script, body: dict[str, Any], context: list[dict[str, Any]]) -> str | None:
+    """The half that this call goes on with, if it can: the last message, or the one before the wish."""
+    if context and context[-1].get("role") == "assistant":
+        asked = body.get("continue_final_message") and body.get("add_generation_prompt", True) is False
+        half = _text(context[-1].get("content")) if script.continues and asked else None
+    else:
+        said = [item for item in context[-3:-1] if item.get("role") == "assistant"]
+        half = _text(said[-1].get("content")) if script.goes_on and said else None
+    return half.rstrip() if half and script.trims else half
+
+
+def _rest(script: Script, context: list[dict[str, Any]], salt: str, half: str, nth: int) -> tuple[str, ...]:
+    """What is still to be said behind the half."""
+    echo = (half,) if script.echoes else ()
+    if script.unique:
+        return (*echo, *rest(half, script.deltas, nth, salt))
+    whole = "".join(_said(script, context, salt))
+    left = whole[len(half) :] if whole.startswith(half) else whole
+    return (*echo, *(piece for piece in split(left) if piece))
 
 
 def _text(content: Any) -> str:

@@ -70,6 +70,8 @@ def counting(vary: bool, cut_after: int | None = None) -> Script:
 
 def half_said(request: ModelRequest) -> str:
     """What the model is told to go on with."""
+    if request.goes_on:
+        return str(request.items[-1]["content"][0]["text"])
     *_, message, last = ({}, *request.items)
     asked = last.get("content") or [{}]
     return str(message["content"][0]["text"]) if asked[0].get("text") == GO_ON else ""
@@ -92,7 +94,7 @@ def appends_of(script: Script, resume: str) -> int:
 
 
 @pytest.mark.parametrize("vary", [False, True])
-@pytest.mark.parametrize("resume", ["repeat", "prompt"])
+@pytest.mark.parametrize("resume", ["repeat", "prompt", "prefix"])
 def test_a_host_dies_at_every_append_and_the_answer_reads_as_one(resume: str, vary: bool) -> None:
     """Also where the commit happened and nobody heard of it, and where the next host dies as well."""
     appends = appends_of(counting(vary), resume)
@@ -121,7 +123,7 @@ async def _dies(script: Script, resume: str, at: int, committed: bool, again: in
 
 
 @pytest.mark.parametrize("vary", [False, True])
-@pytest.mark.parametrize("resume", ["repeat", "prompt"])
+@pytest.mark.parametrize("resume", ["repeat", "prompt", "prefix"])
 @pytest.mark.parametrize("cut_after", [0, 1, 5])
 def test_an_upstream_that_breaks_off_twice_is_asked_again(resume: str, vary: bool, cut_after: int) -> None:
     """The log says where the seams are, and what the client reads is one answer."""
@@ -155,6 +157,37 @@ def test_an_upstream_that_keeps_breaking_off_is_given_up(retries: int, tries: in
         final = check_shown(shown)
         assert (final["status"], final["error"]["code"]) == ("failed", code)
         assert counted(text_of(shown)) == [n % 10 for n in range(tries)]
+
+    virtual_time.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("refusal", "tries"),
+    [
+        (ModelError("invalid_prompt", "It must end with a user message."), 3),
+        (ModelError("server_error", "Cannot prefill.", retryable=True), 3),
+        (ModelError("upstream_unreachable", "It is away.", retryable=True), 3),
+    ],
+    ids=lambda value: getattr(value, "code", None),
+)
+def test_a_server_that_cannot_continue_half_a_message_is_asked_in_words(
+    refusal: ModelError, tries: int
+) -> None:
+    """One that is only away is asked to continue once more."""
+
+    async def scenario() -> None:
+        def script(request: ModelRequest, number: int) -> Iterator[Step]:
+            if number == 1:
+                yield refusal
+            yield from counting(vary=False, cut_after=2)(request, number)
+
+        world = World(ScriptedModel(script))
+        shown = await live_through(world, create(resume="prefix"), [None])
+        assert check_shown(shown)["status"] == "completed"
+        assert counted(text_of(shown)) == list(range(WORDS))
+        assert len(world.model.requests) == tries
+        asked = [request.goes_on for request in world.model.requests]
+        assert asked == [False, True, refusal.code == "upstream_unreachable"]
 
     virtual_time.run(scenario())
 
@@ -206,7 +239,7 @@ def calling(vary: bool) -> Script:
 
 
 @pytest.mark.parametrize("vary", [False, True])
-@pytest.mark.parametrize("resume", ["repeat", "prompt"])
+@pytest.mark.parametrize("resume", ["repeat", "prompt", "prefix"])
 def test_half_a_function_call_never_reaches_a_client_as_a_whole_one(resume: str, vary: bool) -> None:
     """Whatever is interrupted: a call that is shown completed is whole, and said once."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -23,7 +24,8 @@ from runtime.model import (
     Usage,
 )
 from runtime.response.commands import CloseItem
-from runtime.resume import GO_ON, WHAT_IS_LEFT, Delta, Diverged, Said, Seam, plan
+from runtime.resume import GO_ON, WHAT_IS_LEFT, plan
+from runtime.seam import ECHO_LEAST, Delta, Diverged, Half, Said, Seam
 
 ENDED = CallEnded("stop", Usage())
 PART: Mapping[str, type[Delta]] = {
@@ -131,33 +133,72 @@ def test_a_model_that_thinks_anew_before_it_repeats_its_call_has_not_changed_its
 def test_a_message_that_goes_on_takes_the_first_words_and_no_new_item() -> None:
     thinks: list[ModelEvent] = [opened("reasoning"), ReasoningDelta("Where was I?"), ItemClosed()]
     words: list[ModelEvent] = [opened("message"), TextDelta("you"), ItemClosed(), ENDED]
-    assert Seam(goes_on=True).fit([*thinks, *words]) == [
+    assert Seam(half=Half("Hi,")).fit([*thinks, *words]) == [
         TextDelta("you"),
         ItemClosed(),
         ENDED,
     ]
-    assert Seam(goes_on=True).fit([ENDED]) == [ItemClosed(), ENDED], "it had nothing to add"
+    assert Seam(half=Half("Hi.")).fit([ENDED]) == [ItemClosed(), ENDED], "it had nothing to add"
     cut = CallEnded("length", Usage())
-    assert Seam(goes_on=True).fit([cut]) == [cut], "what was cut short stays incomplete"
+    assert Seam(half=Half("Hi,")).fit([cut]) == [cut], "what was cut short stays incomplete"
 
 
-@given(text=st.text("ab ", max_size=20), more=st.text("ab ", max_size=20), cuts=CUTS, reads=CUTS)
-def test_a_model_that_begins_again_though_it_was_told_to_go_on_says_nothing_twice(
-    text: str, more: str, cuts: list[int], reads: list[int]
+WORDS = st.lists(st.sampled_from([" ", "\n", "  ", "\n\n", " \n ", "-"]), min_size=1, max_size=8).map(
+    lambda between: "".join(f"w{n}{space}" for n, space in enumerate(between)) + "end"
+)
+"""Texts in which every word is its own, with all kinds of white space between them."""
+
+
+@given(text=WORDS, at=st.integers(0, 40), echoes=st.booleans(), cuts=CUTS, reads=CUTS)
+def test_a_server_that_continues_joins_at_every_character(
+    text: str, at: int, echoes: bool, cuts: list[int], reads: list[int]
 ) -> None:
-    """Whichever way the texts are split; what only begins like the half message is new."""
-    half = "Once upon a time, " + text
-    for words, left in ((half + more, more), ("Once upon a TIME" + more, "Once upon a TIME" + more)):
-        seam = Seam(goes_on=True, half=said("message", half, open=True))
-        new = [CallStarted(None, ""), opened("message"), *deltas("message", words, cuts), ItemClosed(), ENDED]
-        fitted = fit(seam, new, reads)
-        assert text_of(fitted) == left
-        assert [event for event in fitted if not isinstance(event, Delta)] == [new[0], ItemClosed(), ENDED]
+    """Whether it says the half once more or not, white space is neither doubled nor lost."""
+    half = replace(Half.of(said("message", text[:at], open=True)), continues=True)
+    assert half.told == half.told.rstrip()
+    anew = text if echoes and len(half.told) >= ECHO_LEAST else text[len(half.told) :]
+    new = [CallStarted(None, ""), opened("message"), *deltas("message", anew, cuts), ItemClosed(), ENDED]
+    fitted = fit(Seam(half=half), new, reads)
+    assert text_of(fitted) == text[at:]
+    assert [event for event in fitted if not isinstance(event, Delta)] == [new[0], ItemClosed(), ENDED]
 
 
-def test_a_short_half_message_may_be_said_again_for_good_reason() -> None:
-    words: list[ModelEvent] = [opened("message"), TextDelta("ha"), ItemClosed(), ENDED]
-    assert text_of(Seam(goes_on=True, half=said("message", "ha", open=True)).fit(words)) == "ha"
+@given(text=WORDS, at=st.integers(1, 40), cuts=CUTS, reads=CUTS)
+def test_a_model_that_begins_again_though_it_was_told_to_go_on_says_nothing_twice(
+    text: str, at: int, cuts: list[int], reads: list[int]
+) -> None:
+    """However little was said, and whichever way the texts are split."""
+    half = Half.of(said("message", text[:at], open=True))
+    new = [CallStarted(None, ""), opened("message"), *deltas("message", text, cuts), ItemClosed(), ENDED]
+    fitted = fit(Seam(half=half), new, reads)
+    assert text_of(fitted) == text[at:]
+    assert [event for event in fitted if not isinstance(event, Delta)] == [new[0], ItemClosed(), ENDED]
+
+
+@pytest.mark.parametrize(
+    ("half", "continues", "words", "more"),
+    [
+        ("Once upon a time", False, "Once upon a TIME", "Once upon a TIME"),  # It only begins like the half.
+        ("Ha", False, "Ha, that", ", that"),
+        ("Ha", True, "Ha, that", "Ha, that"),  # Who continues the message itself does not begin it again.
+        ("1", False, "1", "1"),  # Eleven.
+        ("---", False, "---|", "---|"),
+        ("12345678901234567", False, "12345678901234567.8", ".8"),
+        ("One, ", False, "two", "two"),  # The white space is there already.
+        ("One, ", False, " two", "two"),
+        ("One,\n", False, " two", " two"),
+    ],
+)
+def test_what_counts_as_beginning_again(half: str, continues: bool, words: str, more: str) -> None:
+    new: list[ModelEvent] = [opened("message"), TextDelta(words), ItemClosed(), ENDED]
+    assert text_of(Seam(half=replace(Half.of(said("message", half)), continues=continues)).fit(new)) == more
+
+
+def test_a_server_that_takes_the_words_for_thought_is_asked_in_another_way() -> None:
+    """Some reasoning parsers take all for thought that comes before a certain mark."""
+    thinks: list[ModelEvent] = [opened("reasoning"), ReasoningDelta(" you"), ItemClosed(), ENDED]
+    with pytest.raises(Diverged):
+        Seam(half=Half("Hello", continues=True)).fit(thinks)
 
 
 def test_what_the_model_is_told_of_what_it_said() -> None:
@@ -166,13 +207,19 @@ def test_what_the_model_is_told_of_what_it_said() -> None:
     half_call = said("function_call", '{"', open=True)
 
     def told(recorded: Sequence[Said], mode: str = "prompt") -> list[str]:
-        items = plan(recorded, mode).items  # type: ignore[arg-type]  # one of the two
+        items = plan(recorded, mode).items  # type: ignore[arg-type]  # one of the three
         return [item["content"][0]["text"] if "content" in item else item["type"] for item in items]
 
-    assert told([thought, half]) == ["reasoning", "message", GO_ON]
+    assert told([thought, half]) == ["reasoning", "Hel", GO_ON]
     assert told([whole]) == told([whole, half_call]) == ["message", WHAT_IS_LEFT]
     assert told([thought, half_call]) == ["reasoning"]
     assert told([half_call]) == told([call, half_call]) == told([whole, half], "repeat") == []
+    assert told([thought, half], "prefix") == ["reasoning", "Hel"]
+    assert told([whole, half_call], "prefix") == ["message", WHAT_IS_LEFT], "half a call is asked for whole"
+    assert told([said("message", "Hello, \n", open=True)], "prefix") == ["Hello,"]
+    assert told([said("message", " \n", open=True)], "prefix") == [], "of nothing it is not told"
+    refusal = Said("message", {"content": [{"text": "No"}]}, {RefusalDelta: "No"}, open=True)
+    assert told([refusal], "prefix") == ["No", GO_ON]
     assert plan([], "prompt", first=True).resume == "first"
     assert plan([], "repeat").resume == "again"
     assert plan([call, half_call], "prompt").resume == "repeat", (

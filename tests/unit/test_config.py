@@ -105,6 +105,16 @@ def test_simulated_is_always_there_and_repeats() -> None:
     assert _catalog().resolve("toy").resume == "repeat"
 
 
+def test_who_names_the_server_that_continues_means_it_to_continue() -> None:
+    text = """
+        upstreams: {here: {url: "http://h/v1", chat: {continues: sglang}}}
+        models: {a: {upstream: here}, b: {upstream: here, resume: prompt}}
+        """
+    catalog = _catalog(text)
+    assert [catalog.resolve(model).resume for model in "ab"] == ["prefix", "prompt"]
+    assert catalog.resolve("a").upstream.chat.continues == "sglang"
+
+
 def test_the_wildcard_passes_every_other_id_on() -> None:
     assert _catalog().resolve("org/some-model:7b").model == "org/some-model:7b"
     assert _catalog().resolve("org/some-model:7b").upstream.name == "local"
@@ -219,6 +229,12 @@ UP = "upstreams: {u: {url: 'http://h/v1'%s}}"
             "models: {m: {upstream: simulated, model: 'simulated?x=1'}}",
             "`models.m.model`",
             "no parameter 'x'",
+        ),
+        (
+            "upstreams: {r: {url: http://h/v1, adapter: openai_responses}}\n"
+            "models: {m: {upstream: r, resume: prefix}}",
+            "`models.m.resume`",
+            "Choose prompt",
         ),
         (
             "models: {m: {upstream: simulated, resume: maybe}}",

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 
+from runtime.catalog import Catalog
 from runtime.discovery import PORTS, discover
 from tests.fakes.upstream import FakeUpstream
 
@@ -33,6 +34,14 @@ async def test_servers_that_list_models_are_found_and_the_rest_is_passed_over() 
         assert [one.upstream.name for one in found] == ["ollama"]
         assert found[0].upstream.url == ollama.url
         assert list(found[0].models) == ["fake", "fake-large"]
+
+
+async def test_servers_that_can_continue_half_a_message_are_told_by_the_owner_of_their_models() -> None:
+    async with FakeUpstream(owner="llamacpp") as one, FakeUpstream(owner="somebody") as other:
+        found = await discover({"vllm": one.port, "ollama": other.port})
+    assert [server.upstream.chat.continues for server in found] == ["llama.cpp", None]
+    catalog = Catalog().with_found({server.upstream.name: server.upstream for server in found})
+    assert [catalog.resolve(name).resume for name in ("vllm", "ollama")] == ["prefix", "prompt"]
 
 
 def test_the_usual_ports() -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import openai
+import pytest
 
 from tests.fakes.script import words
 from tests.fakes.upstream import FakeUpstream
@@ -36,6 +37,31 @@ async def test_an_interrupted_answer_can_go_on() -> None:
             ]
             chat = await client.chat.completions.create(model="fake?goes_on=1", messages=half)
             assert whole[:said] + (chat.choices[0].message.content or "") == whole
+
+
+@pytest.mark.parametrize("chars", [0, 1, 3])
+async def test_an_answer_that_every_call_words_differently_goes_on_word_by_word(chars: int) -> None:
+    """At every character: the word in the middle is ended as it began, the others are this call's."""
+    script = f"unique=1&goes_on=1&continues=1&deltas=4&chars={chars}"
+    async with FakeUpstream() as fake, openai.AsyncOpenAI(base_url=fake.url, api_key="k") as client:
+        first = await client.chat.completions.create(model=f"fake?{script}", messages=USER)
+        whole = first.choices[0].message.content or ""
+        assert whole == "".join(words(4, "-1"))
+        for said in range(1, len(whole)):
+            half: Any = [*USER, {"role": "assistant", "content": whole[:said]}]
+            extra = {"continue_final_message": True, "add_generation_prompt": False}
+            chat = await client.chat.completions.create(
+                model=f"fake?{script}", messages=half, extra_body=extra
+            )
+            asked: Any = [*half, {"role": "user", "content": "Go on."}]
+            told = await client.chat.completions.create(model=f"fake?{script}", messages=asked)
+            for n, answer in enumerate((chat, told)):
+                text = whole[:said] + (answer.choices[0].message.content or "")
+                salts = [word.partition("-")[2] for word in text.split(" ")]
+                assert [word.partition("-")[0] for word in text.split(" ")] == "".join(words(4)).split(" ")
+                ended = whole[:said].count(" ")
+                assert salts[:ended] == ["1"] * ended
+                assert set(salts[ended + 1 :]) <= {str(2 * said + n)}
 
 
 async def test_what_was_asked_can_be_looked_up() -> None:

@@ -112,6 +112,27 @@ def test_options_of_the_upstream() -> None:
     assert _messages(developer) == [{"role": "system", "content": "d"}]
 
 
+@pytest.mark.parametrize(
+    ("server", "sent"),
+    [
+        (None, {"continue_final_message": True, "add_generation_prompt": False, "echo": False}),
+        ("vllm", {"continue_final_message": True, "add_generation_prompt": False, "echo": False}),
+        ("sglang", {"continue_final_message": True}),
+        ("tgi", {}),
+        ("llama.cpp", {"continue_final_message": True, "add_generation_prompt": False}),
+    ],
+)
+def test_half_a_message_comes_last_and_the_server_is_told_to_continue_it(
+    server: Any, sent: dict[str, Any]
+) -> None:
+    half = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hel"}]}
+    upstream = Upstream("u", "openai_chat", chat=ChatOptions(continues=server))
+    plain = chat_body(ask("m", user("Hi"), half), upstream)
+    body = chat_body(ask("m", user("Hi"), half, goes_on=True), upstream)
+    assert body == plain | sent
+    assert body["messages"][-1] == {"role": "assistant", "content": "Hel"}
+
+
 def test_a_json_schema() -> None:
     schema = {"type": "object"}
     form = {"type": "json_schema", "name": "n", "schema": schema, "strict": True, "description": None}

@@ -55,6 +55,8 @@ async def test_asked_to_go_on_it_says_only_the_rest(said_chars: int) -> None:
     half = _said(whole[:said_chars])
     rest = await call(MODEL, ask("simulated?deltas=40", user("hi"), half, user(GO_ON), tools=[WEATHER]))
     assert whole[:said_chars] + rest.items[0][1] == whole
+    continued = await call(MODEL, ask("simulated?deltas=40", user("hi"), half, goes_on=True))
+    assert continued.items == rest.items
     nothing = await call(MODEL, ask("simulated", user("hi"), _said(await _whole("hi")), user(WHAT_IS_LEFT)))
     assert nothing.items == []
     assert nothing.end.finish == "stop"
