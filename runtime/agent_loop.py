@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from runtime.catalog import Resolved
+from runtime.checked_output import CheckedModel, form_to_check
 from runtime.intake import Intake
 from runtime.model import (
     JSON,
@@ -85,10 +86,13 @@ class AgentLoop:
     ) -> None:
         self._journal = journal
         self._context = context
-        self._model = ObedientModel(model)
+        self._model: Model = ObedientModel(model)
         self._now = now
         self._sleep = sleep
         self._config = Resolved.from_public(journal.state.agent)
+        form = form_to_check(journal.state.request.text, self._config.upstream)
+        if form is not None:
+            self._model = CheckedModel(self._model, form)
 
     async def run(self) -> None:
         """Go on from wherever the response stands.  Returns once it is over."""
@@ -165,6 +169,8 @@ class AgentLoop:
 
     def _wait(self, error: ModelError, failures: int) -> float | None:
         """Seconds until the next try, or None where there is none."""
+        if error.code == "invalid_output":
+            return 0.0 if error.retryable else None
         if not error.retryable or failures > self._config.upstream.max_retries:
             return None
         if error.retry_after is not None:

@@ -45,6 +45,8 @@ class ChatOptions:
     """Whether it knows the role `developer`; it gets `system` otherwise."""
     stream_usage: bool = True
     """Whether `stream_options.include_usage` may be sent."""
+    structured_output: bool = True
+    """Whether it sees to it that answers fit `response_format`; they are checked here where it does not."""
     reasoning_field: str | None = None
     """The field of an assistant's message that takes earlier reasoning back; left out when not given."""
     continues: Continues | None = None

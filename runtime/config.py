@@ -188,7 +188,10 @@ def _timeouts(node: Node | None) -> Timeouts:
 
 
 def _chat(node: Node | None, url: str) -> ChatOptions:
-    known = ("max_tokens_field", "developer_role", "stream_usage", "reasoning_field", "continues")
+    known = (
+        *("max_tokens_field", "developer_role", "stream_usage", "structured_output"),
+        *("reasoning_field", "continues"),
+    )
     fields = node.mapping(*known) if node else {}
     # OpenAI's newer models refuse the field that every other server knows.
     openai = (urlsplit(url).hostname or "").endswith((".openai.com", ".openai.azure.com"))
@@ -202,6 +205,8 @@ def _chat(node: Node | None, url: str) -> ChatOptions:
         options = replace(options, developer_role=fields["developer_role"].boolean())
     if "stream_usage" in fields:
         options = replace(options, stream_usage=fields["stream_usage"].boolean())
+    if "structured_output" in fields:
+        options = replace(options, structured_output=fields["structured_output"].boolean())
     if "reasoning_field" in fields:
         options = replace(options, reasoning_field=fields["reasoning_field"].text())
     if "continues" in fields:

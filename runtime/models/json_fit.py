@@ -218,9 +218,14 @@ def _string(schema: Schema, nth: int) -> str:
     return text.ljust(shortest, "x")[:longest]
 
 
+def is_tame(pattern: str) -> bool:
+    """Whether a regular expression is sure to be done with a short text in no time."""
+    return len(re.findall(r"[*+?{|]", pattern)) <= QUANTIFIERS_MAX and not re.search(r"\)[*+?{]", pattern)
+
+
 def _matching(pattern: str, shortest: int, longest: int) -> str:
     """The first common shape that meets `pattern` and the lengths; a run of one character else."""
-    if len(re.findall(r"[*+?{|]", pattern)) > QUANTIFIERS_MAX or re.search(r"\)[*+?{]", pattern):
+    if not is_tame(pattern):
         return "simulated"
     try:
         meets = re.compile(pattern).search
