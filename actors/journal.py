@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import repeat
 from typing import Final
@@ -140,6 +141,11 @@ class Journal:
             except StoreUnavailable as error:
                 unsure = unsure or isinstance(error, OutcomeUnknown)
             await self._sleep(pause)
+        if refusal is not None:
+            with suppress(StoreUnavailable):
+                if (landed := await self._landed(append)) is not None:
+                    return landed
+                raise self._refused(refusal, append)
         error_type = OutcomeUnknown if unsure else StoreUnavailable
         raise error_type(f"{self.stream!r} could not be written for {sum(patience):g} s")
 

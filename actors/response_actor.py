@@ -19,9 +19,10 @@ from eventstore.events import Claim, Head
 from eventstore.ports import EventStore, LiveBus
 from runtime.agent_loop import AgentLoop
 from runtime.model import JSON, Model, ModelError
-from runtime.response import history
+from runtime.response import codec, history
 from runtime.response.commands import Activate, Cancel, Command, Create, Erase, Fail, idempotency_scope
 from runtime.response.errors import PreviousResponseInProgress, PreviousResponseNotFound
+from runtime.response.events import ActivationStarted
 from runtime.response.items import response_of
 from runtime.response.replay import fold_stream
 from runtime.response.request import ResponseRequest
@@ -200,7 +201,15 @@ class ResponseActor:
         except ModelError as error:
             await journal.record(Fail(self._at(), error.code, error.message))
             return
-        await AgentLoop(journal, context, model, now=ports.now, sleep=ports.sleep).run()
+        elapsed = await self._elapsed() if self._takeover else 0.0
+        await AgentLoop(journal, context, model, now=ports.now, sleep=ports.sleep, elapsed=elapsed).run()
+
+    async def _elapsed(self) -> float:
+        """Seconds since the response first began to run, on whichever host."""
+        async for record in self._ports.store.read(self.id):
+            if any(isinstance(event, ActivationStarted) for event in codec.decode(record)):
+                return max(0.0, self._ports.now() - record.recorded_at / 1000)
+        return 0.0
 
     async def _end(self, journal: Journal, by: str) -> None:
         """Stop whatever runs, which closes the upstream's connection, and record the end."""

@@ -72,7 +72,8 @@ class AgentLoop:
     """Runs one response to its end.
 
     `context` is what the model is told: everything before this response, and its input.  `now` gives seconds
-    since 1970 UTC, `sleep` waits.
+    since 1970 UTC, `sleep` waits.  `elapsed` are the seconds for which it has run before; they count
+    towards its time limit.
     """
 
     def __init__(
@@ -83,12 +84,14 @@ class AgentLoop:
         *,
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
+        elapsed: float = 0.0,
     ) -> None:
         self._journal = journal
         self._context = context
         self._model: Model = ObedientModel(model)
         self._now = now
         self._sleep = sleep
+        self._elapsed = elapsed
         self._config = Resolved.from_public(journal.state.agent)
         form = form_to_check(journal.state.request.text, self._config.upstream)
         if form is not None:
@@ -98,7 +101,7 @@ class AgentLoop:
         """Go on from wherever the response stands.  Returns once it is over."""
         seconds = self._config.limits.seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(None if seconds is None else seconds - self._elapsed):
                 await self._turn()
         except TimeoutError:
             if seconds is None:
