@@ -126,9 +126,7 @@ class RuntimeClient:
         try:
             handle = await self._supervisor.reserve(command.id, isolation, command.request.model)
         except Overloaded:
-            if not command.request.background:
-                raise
-            # Any host queues it; it is started, on a host of its kind, when one is free.
+            # Any host queues it, or refuses it; it is started, on a host of its kind, when one is free.
             return await self._send_shared(replace(order, command=replace(command, queued=True)))
         return (await handle.obey([order]))[0]
 

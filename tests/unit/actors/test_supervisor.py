@@ -166,6 +166,16 @@ async def test_a_full_queue_refuses_who_would_wait() -> None:
 
 
 @pytest.mark.parametrize("isolation", ["exclusive", "dedicated"])
+async def test_with_no_host_left_a_client_waits_in_the_queue_too(isolation: Any) -> None:
+    async with LocalCluster(replace(CONFIG, isolation=isolation, hosts_max=1)) as cluster:
+        commands = [create("simulated?deltas=20&interval_ms=10") for _ in range(3)]
+        for command in commands:
+            await cluster.client.create(command)
+        for command in commands:
+            assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
+
+
+@pytest.mark.parametrize("isolation", ["exclusive", "dedicated"])
 async def test_isolated_responses_share_no_host(isolation: Any) -> None:
     async with LocalCluster(replace(CONFIG, isolation=isolation)) as cluster:
         commands = [create("simulated?deltas=20&interval_ms=10") for _ in range(3)]
