@@ -25,6 +25,8 @@ class Backlog:
         self._now = now
         self._unowned: set[tuple[str, int]] = set()
         """Streams and their epochs that ran nowhere at the last look."""
+        self.waiting = 0
+        """How many responses waited at the last look, a page at most."""
         self._erased_to = 0
         """Every transient response created up to this position is erased."""
 
@@ -36,6 +38,7 @@ class Backlog:
             if not head.owner:
                 turns[head.tenant] += 1
                 order.append((turns[head.tenant], head.created, head))
+        self.waiting = len(order)
         return [head for _, _, head in sorted(order, key=lambda entry: entry[:2])]
 
     async def unowned(self) -> list[Head]:

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
+from uuid import uuid4
 
 from actors.config import ClusterConfig
 from actors.hosts import HostDied, SupervisorHandle
@@ -24,6 +26,7 @@ from actors.orders import (
     UnknownResponse,
 )
 from actors.placement import Placement
+from eventstore.meter import METER, Figures
 from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
 
@@ -36,6 +39,8 @@ ANSWER_MAX = 45.0
 SILENT_MAX = 10.0
 """Seconds without an answer of the supervisor after which a replica no longer calls itself ready; Ray brings
 a supervisor back in less."""
+REPORT_INTERVAL = 5.0
+"""Seconds between two reports of what a replica counted."""
 WATCH_TIMEOUT = 1.0
 """Seconds of the long poll: how old a replica's view of the hosts' loads may be."""
 
@@ -54,6 +59,9 @@ class RuntimeClient:
         self._watching: asyncio.Task[None] | None = None
         self._known = asyncio.Event()
         self._heard = 0.0
+        self.process = f"api-{uuid4().hex[:8]}"
+        """How this process is named where it is counted."""
+        self._reported = -REPORT_INTERVAL
 
     async def start(self) -> None:
         """Begin to watch the hosts; the first commands wait until some are known."""
@@ -103,6 +111,22 @@ class RuntimeClient:
             return await self._supervisor.running()
         except HostDied as error:
             raise RuntimeUnavailable(str(error)) from error
+
+    async def figures(self) -> list[tuple[str, Figures]]:
+        """What every process of the cluster counted, by its name; without the supervisor, only this one."""
+        try:
+            await self._supervisor.report(self.process, METER.figures())
+            return await self._supervisor.figures()
+        except HostDied as error:
+            log.info("figures of this process only: %s", error)
+            return [(self.process, METER.figures())]
+
+    async def warnings(self) -> list[str]:
+        """What is not as it should be although responses are served, in sentences."""
+        try:
+            return await self._supervisor.warnings()
+        except HostDied as error:
+            return [str(error)]
 
     async def ready(self) -> list[str]:
         """What keeps responses from being created, in sentences; empty when nothing does."""
@@ -182,3 +206,11 @@ class RuntimeClient:
             self._placement.update(hosts)
             if hosts:
                 self._known.set()
+            await self._report()
+
+    async def _report(self) -> None:
+        """Tell the supervisor now and then what this process counted."""
+        if self._heard - self._reported >= REPORT_INTERVAL:
+            self._reported = self._heard
+            with suppress(HostDied):
+                await self._supervisor.report(self.process, METER.figures())

@@ -13,6 +13,7 @@ from actors.config import NAMESPACE, ClusterConfig
 from actors.hosts import HostDied, HostHandle
 from actors.orders import HostInfo, Running
 from actors.ray_supervisor import SUPERVISOR, SupervisorProcess
+from eventstore.meter import Figures
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +71,24 @@ class RaySupervisor:
         running: list[tuple[HostInfo, list[Running]]] = await _answer(self._actor.running.remote())
         return running
 
-    async def relay_lag(self) -> int:
-        """How many positions the public subjects are behind the log."""
-        lag: int = await _answer(self._actor.relay_lag.remote())
-        return lag
+    async def report(self, process: str, figures: Figures) -> None:
+        """See `SupervisorHandle`."""
+        await _answer(self._actor.report.remote(process, figures))
+
+    async def figures(self) -> list[tuple[str, Figures]]:
+        """See `SupervisorHandle`."""
+        figures: list[tuple[str, Figures]] = await _answer(self._actor.figures.remote())
+        return figures
+
+    async def warnings(self) -> list[str]:
+        """See `SupervisorHandle`."""
+        warnings: list[str] = await _answer(self._actor.warnings.remote())
+        return warnings
+
+    async def capture_away(self) -> float:
+        """For how many seconds JetStream has taken nothing although its server answers; 0 while it does."""
+        away: float = await _answer(self._actor.capture_away.remote())
+        return away
 
 
 async def _answer(call: Any, timeout: float = PATIENCE) -> Any:

@@ -30,11 +30,15 @@ from actors.orders import (
 from actors.response_actor import ActivationLost, ActorPorts, ResponseActor
 from eventstore.errors import EventStoreError
 from eventstore.events import Head
+from eventstore.meter import METER
 from runtime.aggregate import Refused
 from runtime.response.commands import Create
 from runtime.response.errors import ResponseError
 
 log = logging.getLogger(__name__)
+
+_TAKEOVERS = METER.counter("takeovers", "Responses that went on here after another activation of them ended.")
+_REFUSED = METER.counter("orders_refused", "Orders that a host refused, by the reason's name.", "reason")
 
 QUEUE_PAGE = 256
 """Queued responses that are looked at in one query."""
@@ -63,7 +67,11 @@ class ActorHost:
 
         A create is carried out once its first event is committed, a cancel once a terminal one is.
         """
-        return list(await asyncio.gather(*(self._outcome(order) for order in orders)))
+        outcomes = await asyncio.gather(*(self._outcome(order) for order in orders))
+        for refusal in outcomes:
+            if refusal is not None:
+                _REFUSED.add(1, type(refusal).__name__)
+        return list(outcomes)
 
     def info(self) -> HostInfo:
         """The host as it stands."""
@@ -176,6 +184,8 @@ class ActorHost:
                 return
             self._occupy(actor, head.attributes.get("model", ""), head.tenant)
             await actor.resume(head)
+            if (state := actor.state()) is not None and state.activation is not None:
+                _TAKEOVERS.add()
         except BaseException:
             self._vacate(response_id)
             # If it is ours already, `reclaim` finds it: nobody else would run it as long as this host lives.

@@ -15,7 +15,9 @@ from actors.lease import LeaseKeeper
 from actors.response_actor import ActorIdentity, ActorPorts
 from actors.stores import open_store
 from eventstore.errors import EventStoreError
+from eventstore.meter import METER
 from eventstore.nats_bus import NatsLiveBus
+from eventstore.nats_connection import count_bus
 from runtime.catalog import Resolved
 from runtime.model import JSON, Model
 from runtime.models.open import ModelPool
@@ -60,11 +62,14 @@ class HostParts:
             sleep=asyncio.sleep,
             host=identity,
         )
+        count_bus(bus.connection)
         host = ActorHost(ports, isolation=spec.isolation, slots=spec.slots, queue_limit=config.queue_limit)
         lease = LeaseKeeper(
             lambda: store.renew_lease_blocking(spec.name, config.lease_ttl), _stop, config.lease_ttl / 3
         )
         await asyncio.to_thread(lease.start)
+        METER.read("responses_running", "Responses that run on this host.", lambda: host.info().running)
+        METER.read("slots", "Responses that it can run at a time.", lambda: spec.slots)
         return cls(host, lease)
 
     async def _reclaim(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.orders import HostInfo, Order, Running
+from eventstore.meter import Figures
 
 
 class HostDied(Exception):
@@ -30,6 +31,10 @@ class HostHandle(Protocol):
 
     async def running(self) -> list[Running]:
         """What runs there."""
+        ...
+
+    async def figures(self) -> Figures:
+        """What its process has counted."""
         ...
 
     def gone(self) -> bool:
@@ -80,6 +85,18 @@ class SupervisorHandle(Protocol):
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """See `actors.supervisor.Supervisor.running`."""
+        ...
+
+    async def report(self, process: str, figures: Figures) -> None:
+        """See `actors.census.Census.report`."""
+        ...
+
+    async def figures(self) -> list[tuple[str, Figures]]:
+        """See `actors.supervisor.Supervisor.figures`."""
+        ...
+
+    async def warnings(self) -> list[str]:
+        """What is not as it should be although responses are served, in sentences."""
         ...
 
 

@@ -7,6 +7,7 @@ later activation never shows anything again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Final
 
 from eventstore.errors import EventStoreError, Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
 from eventstore.events import NO_STREAM, Append, Batch, Claim, Document, HeadChange, NewStream, Recorded, Unit
+from eventstore.meter import METER
 from eventstore.ports import EventStore, LiveBus
 from eventstore.unit import place_of
 from runtime.response import codec, history, recorder
@@ -28,6 +30,11 @@ PATIENT: Final = (0.05, 0.1, 0.2, 0.5, 1.0, *repeat(2.0, 300))
 
 BRIEF: Final = (0.05, 0.2, 0.5)
 """The same for whoever has a client waiting."""
+
+_APPENDED: Final = METER.distribution("append_seconds", "How long a response waited for a commit.")
+_TRIES: Final = METER.counter("append_retries", "Appends that were tried again: the log was away.")
+_FENCED: Final = METER.counter("activations_lost", "Activations that ended because another one took over.")
+_CAME_TO: Final = METER.counter("responses", "Responses that came to a status.", "status")
 
 
 class ActivationLost(Exception):
@@ -114,6 +121,8 @@ class Journal:
                 return
             unit = replace(draft.unit(self._version, self.epoch, self.owner), claims=claims)
             recorded = await self._commit(unit, patience)
+            if draft.state.status is not self._state.status:
+                _CAME_TO.add(1, draft.state.status.value)
             self._state, self._version = draft.state, recorded.last_version
             self._bus.publish(draft.batch(recorded))
 
@@ -132,13 +141,17 @@ class Journal:
                     return landed
                 if refusal is not None:
                     raise self._refused(refusal, append)
-                return (await self._store.append(unit))[0]
+                began = time.perf_counter()
+                (recorded,) = await self._store.append(unit)
+                _APPENDED.observe(time.perf_counter() - began)
+                return recorded
             except (Fenced, WrongExpectedVersion) as error:
                 if not unsure or refusal is not None:
                     raise self._refused(error, append) from error
                 refusal = error
                 continue
             except StoreUnavailable as error:
+                _TRIES.add()
                 unsure = unsure or isinstance(error, OutcomeUnknown)
             await self._sleep(pause)
         if refusal is not None:
@@ -157,7 +170,10 @@ class Journal:
 
     def _refused(self, error: EventStoreError, append: Append) -> Exception:
         self._lost = str(error)
-        return error if append.new is not None else ActivationLost(self.stream, self._lost)
+        if append.new is not None:
+            return error
+        _FENCED.add()
+        return ActivationLost(self.stream, self._lost)
 
 
 class _Draft:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from eventstore.errors import EventStoreError, LeaseLost
+from eventstore.meter import METER
 
 log = logging.getLogger(__name__)
+
+_AWAY = METER.counter("log_away_seconds", "Seconds in which a host could not renew its lease in the log.")
 
 
 class LeaseKeeper:
@@ -34,9 +38,12 @@ class LeaseKeeper:
         self._stop.set()
 
     def _keep(self) -> None:
+        looked = time.monotonic()
         while not self._stop.wait(self._interval):
+            before, missed = looked, True
             try:
                 self._renew()
+                missed = False
             except LeaseLost:
                 self._lost()
                 return
@@ -46,3 +53,6 @@ class LeaseKeeper:
             except Exception:
                 # A keeper that stops takes its host with it, which is worse than a renewal that is missed.
                 log.exception("lease not renewed")
+            looked = time.monotonic()
+            if missed:
+                _AWAY.add(looked - before)

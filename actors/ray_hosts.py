@@ -22,6 +22,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from actors.config import NAMESPACE, ClusterConfig
 from actors.hosts import HostDied, HostSpec, HostUnreachable
 from actors.orders import HostInfo, Order, Running
+from eventstore.meter import Figures
 from eventstore.sql.owner_lock import ProcessIdentity
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,12 @@ class HostProcess:
         """See `ActorHost.running`."""
         return list(self._parts.host.running())
 
+    async def figures(self) -> Figures:
+        """What this process has counted."""
+        from eventstore.meter import METER
+
+        return METER.figures()
+
     def _info(self) -> HostInfo:
         info: HostInfo = self._parts.host.info()
         return info
@@ -101,6 +108,11 @@ class RayHost:
         """See `HostHandle`."""
         running: list[Running] = await self._call(self.actor.running)
         return running
+
+    async def figures(self) -> Figures:
+        """See `HostHandle`."""
+        figures: Figures = await self._call(self.actor.figures)
+        return figures
 
     async def _call(self, method: Any, *arguments: Any) -> Any:
         try:

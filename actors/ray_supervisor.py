@@ -10,6 +10,7 @@ from typing import Any
 from actors.config import ClusterConfig
 from actors.hosts import HostHandle
 from actors.orders import CancelOrder, DeleteOrder, HostInfo, Running
+from eventstore.meter import Figures
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +73,26 @@ class SupervisorProcess:
         await self._supervisor()
         return os.getpid()
 
-    async def relay_lag(self) -> int:
-        """How many positions the public subjects are behind the log."""
+    async def report(self, process: str, figures: Figures) -> None:
+        """See `Census.report`."""
+        (await self._supervisor()).census.report(process, figures)
+
+    async def figures(self) -> list[tuple[str, Figures]]:
+        """See `Supervisor.figures`."""
+        figures: list[tuple[str, Figures]] = await (await self._supervisor()).figures()
+        return figures
+
+    async def warnings(self) -> list[str]:
+        """See `SupervisorParts.warnings`."""
         await self._supervisor()
-        lag: int = self._parts.relay_lag()
-        return lag
+        warnings: list[str] = self._parts.warnings()
+        return warnings
+
+    async def capture_away(self) -> float:
+        """See `Relay.capture_away`."""
+        await self._supervisor()
+        away: float = self._parts.capture_away()
+        return away
 
     async def close(self) -> None:
         """End every host."""

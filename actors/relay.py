@@ -15,6 +15,7 @@ import orjson
 
 from eventstore.events import Batch
 from eventstore.nats_bus import NatsLiveBus
+from eventstore.nats_connection import NatsConnection
 from eventstore.nats_public import JetStreamSettings, NatsPublicBus
 from eventstore.nats_subjects import safe_token
 from eventstore.ports import EventStore
@@ -27,6 +28,9 @@ DATA_BYTES_MAX: Final = 512 * 1024
 PAYLOAD_MAX: Final = 1 << 20
 HEADER_BYTES_MAX: Final = 2048
 """What the headers below can come to, JetStream's among them: NATS counts them as part of a message."""
+
+LATE_SECONDS: Final = 10.0
+"""How late the public subjects may be before somebody is warned."""
 
 CATEGORIES: Final = ("response", "transient")
 """Streams that are responses, stored ones and those that are soon erased."""
@@ -78,6 +82,23 @@ def response_relay(store: EventStore, live: NatsLiveBus, settings: JetStreamSett
         return ResponseReplay(store, stream) if known else None
 
     return Relay(store, live, NatsPublicBus(live.connection, settings), Renders(open_replay).batch, messages)
+
+
+def relay_warnings(relay: Relay, connection: NatsConnection) -> list[str]:
+    """What subscribers, and whoever follows live, should know of NATS, in sentences for people."""
+    warnings = []
+    if not connection.connected:
+        warnings.append(f"NATS is away ({connection.last_error}): what is live comes from the log, later")
+    elif relay.problem is not None:
+        remedy = ""
+        if relay.capture_away > 0:
+            remedy = "; give its disk room, then start nats-server again: a full disk stops it until then"
+        warnings.append(f"the public subjects wait: {relay.problem}{remedy}")
+    if relay.lag_seconds > LATE_SECONDS:
+        warnings.append(f"the public subjects are {relay.lag} positions, {relay.lag_seconds:.0f} s, late")
+    if (old := connection.old_server) is not None:
+        warnings.append(old)
+    return warnings
 
 
 def captured_subjects(deltas: bool) -> tuple[str, ...]:

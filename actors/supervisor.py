@@ -10,9 +10,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 from actors.background import Background
 from actors.backlog import PAGE, Backlog
+from actors.census import Census
 from actors.config import ClusterConfig
 from actors.fleet import Fleet, Host
 from actors.hosts import HostDied, HostFactory, HostHandle
@@ -30,6 +32,7 @@ from actors.orders import (
 )
 from eventstore.errors import EventStoreError
 from eventstore.events import Head
+from eventstore.meter import METER, Figures
 from eventstore.ports import EventStore
 
 log = logging.getLogger(__name__)
@@ -66,6 +69,9 @@ class Supervisor:
         self._background = Background()
         self._backlog = Backlog(store, config, now)
         self._succeeding: set[str] = set()
+        self.census = Census(f"supervisor-{uuid4().hex[:8]}", now)
+        METER.read("responses_waiting", "Responses in the queue.", lambda: self._backlog.waiting)
+        METER.read("hosts", "Hosts that the supervisor knows.", lambda: len(self._fleet.hosts))
 
     async def start(self) -> None:
         """Find or start the warm hosts, then watch them until `close`.  Raises `RuntimeUnavailable`."""
@@ -123,6 +129,13 @@ class Supervisor:
         """
         return await self._fleet.reserve(response_id, isolation, model)
 
+    async def figures(self) -> list[tuple[str, Figures]]:
+        """What every process counted, by its name."""
+        hosts = self._fleet.hosts.items()
+        return await self.census.gather(
+            {name: host.handle for name, host in hosts if host.spec.isolation != "dedicated"}
+        )
+
     def host(self, name: str) -> HostHandle | None:
         """The host of that name, dedicated ones among them, or None."""
         host = self._fleet.hosts.get(name)
@@ -145,6 +158,8 @@ class Supervisor:
         if dead is not None:
             self._lost(host, dead)
         elif self._fleet.is_over(host):
+            if host.spec.isolation == "dedicated":
+                await self.census.add_up(host.handle)
             if self._fleet.remove(host):
                 self._background.spawn(self._bury(host.spec.name))
         elif host.info.queued:

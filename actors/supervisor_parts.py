@@ -10,11 +10,13 @@ from typing import Any
 
 from actors.config import ClusterConfig
 from actors.ray_hosts import RayHostFactory
-from actors.relay import captured_subjects, response_relay
+from actors.relay import captured_subjects, relay_warnings, response_relay
 from actors.stores import open_store
 from actors.supervisor import Supervisor
 from actors.view import ResponseView
+from eventstore.meter import METER
 from eventstore.nats_bus import NatsLiveBus
+from eventstore.nats_connection import NatsConnection, count_bus
 from eventstore.nats_public import JetStreamSettings
 from eventstore.relay import Relay
 from eventstore.sql.sqlite import SqliteEventStore
@@ -33,6 +35,7 @@ class SupervisorParts:
         self._store = store
         self._bus = bus
         self._relay = relay
+        _count(bus.connection, relay)
         # Held here: a task that nobody refers to may vanish.
         self._relaying = asyncio.create_task(relay.run(), name="relay")
 
@@ -58,9 +61,13 @@ class SupervisorParts:
             raise
         return cls(supervisor, store, bus, response_relay(store, bus, _jetstream(config)))
 
-    def relay_lag(self) -> int:
-        """How many positions the public subjects are behind the log."""
-        return self._relay.lag
+    def warnings(self) -> list[str]:
+        """What is not as it should be although responses are served, in sentences."""
+        return relay_warnings(self._relay, self._bus.connection)
+
+    def capture_away(self) -> float:
+        """See `Relay.capture_away`."""
+        return self._relay.capture_away
 
     async def close(self) -> None:
         """End the hosts, then the relay, its cursor saved."""
@@ -78,6 +85,14 @@ def _jetstream(config: ClusterConfig) -> JetStreamSettings:
         max_age=config.jetstream_max_age,
         max_bytes=config.jetstream_max_bytes,
     )
+
+
+def _count(connection: NatsConnection, relay: Relay) -> None:
+    METER.read("relay_lag_positions", "Positions of the log that are not public yet.", lambda: relay.lag)
+    METER.read("relay_lag_seconds", "Age of the oldest of them.", lambda: relay.lag_seconds)
+    METER.read("relay_hindered", "1 while something keeps the relay waiting.", lambda: not relay.healthy)
+    METER.read("capture_lag_positions", "Positions that JetStream lacks.", lambda: relay.capture_lag)
+    count_bus(connection)
 
 
 def _options(catalog: Catalog, model: str) -> Mapping[str, Any]:

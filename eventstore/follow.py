@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from eventstore.errors import LogCorrupted, StoreUnavailable
 from eventstore.events import Batch
+from eventstore.meter import METER
 from eventstore.ports import Subscription
 
 PATIENCE: Final = 30.0
@@ -21,6 +22,9 @@ PATIENCE: Final = 30.0
 
 _BACKOFF_MIN: Final = 0.05  # Seconds: a blip costs a reader little,
 _BACKOFF_MAX: Final = 1.0  # and a crowd of readers does not keep a struggling log down.
+
+
+_HEALED: Final = METER.counter("follow_heals", "Times that a follower found in the log what the bus lost.")
 
 
 class Replay(Protocol):
@@ -60,12 +64,15 @@ async def follow(
     Raises `StoreUnavailable` once the log was away for `patience` seconds, `LogCorrupted` if it has a gap.
     Close it (`contextlib.aclosing`) where it may be left early.
     """
-    seen, look, silent = after, not fresh, False
+    seen, look, silent, lost = after, not fresh, False, False
     while True:
         if look:
             before = seen
             async with aclosing(_heal(replay, seen, patience)) as healed:
                 async for piece in healed:
+                    if lost and piece is not None:
+                        _HEALED.add()
+                        lost = False
                     yield piece
                     if piece is not None:
                         if piece.last:
@@ -76,7 +83,7 @@ async def follow(
         heard = await live.next(silence)
         silent = heard is None
         # Silence proves nothing, and what is missing before or in this batch is in the log: look there.
-        look = heard is None or heard.first > seen + 1 or _lacks_bytes(heard, seen)
+        look = lost = heard is None or heard.first > seen + 1 or _lacks_bytes(heard, seen)
         if heard is not None and not look and (piece := _above(heard, seen)) is not None:
             yield piece
             if piece.last:

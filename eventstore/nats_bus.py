@@ -57,6 +57,11 @@ class NatsLiveBus:
         """What it sends over; also tells whether a server answers."""
         return self._connection
 
+    @property
+    def followers(self) -> int:
+        """How many subscriptions there are."""
+        return len(self._followers)
+
     def publish(self, batch: Batch) -> None:
         """See `LiveBus`."""
         try:

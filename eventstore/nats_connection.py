@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 from nats.errors import StaleConnectionError
 from nats.js import JetStreamContext
 
+from eventstore.meter import METER
 from eventstore.nats_client import Handler, OneConnection
 from eventstore.nats_config import OLDEST_SERVER
 
@@ -85,6 +86,8 @@ class NatsConnection:
         """Why there is no connection, or what the server last refused.  Without credentials."""
         self.dropped = 0
         """Messages that were not sent because the server was away or did not read."""
+        self.connections = 0
+        """How often a server was reached."""
 
     @property
     def connected(self) -> bool:
@@ -103,6 +106,15 @@ class NatsConnection:
             return None
         version = self._client.connected_server_version
         return version.major, version.minor, version.patch
+
+    @property
+    def old_server(self) -> str | None:
+        """Why the server should be a later one, in words, or None."""
+        version = self.server_version
+        if version is None or version >= OLDEST_SERVER:
+            return None
+        found, oldest = (".".join(map(str, numbers)) for numbers in (version, OLDEST_SERVER))
+        return f"nats-server {found} has known holes; use {oldest} or a later one"
 
     def jetstream(self, timeout: float) -> JetStreamContext | None:
         """JetStream's API over the present connection, or None; calls raise `nats.errors.Error`."""
@@ -192,10 +204,9 @@ class NatsConnection:
         if self._told:
             logger.warning("NATS is back")
         self._client, self._told, self.last_error = client, False, None
-        version = self.server_version
-        if version is not None and version < OLDEST_SERVER:
-            found, oldest = (".".join(map(str, numbers)) for numbers in (version, OLDEST_SERVER))
-            logger.warning("nats-server %s has known holes; use %s or a later one", found, oldest)
+        self.connections += 1
+        if (old := self.old_server) is not None:
+            logger.warning("%s", old)
         for hearing in self._hearings:
             self._renew(hearing)
         self._settled.set()
@@ -226,6 +237,13 @@ class NatsConnection:
         if _text(error) != self.last_error:
             logger.warning("NATS refused: %s", error)
             self.last_error = _text(error)
+
+
+def count_bus(connection: NatsConnection) -> None:
+    """Count what this process's connection does."""
+    METER.read("bus_connected", "1 while a NATS server answers.", lambda: connection.connected)
+    METER.read("bus_connections", "Times it was reached.", lambda: connection.connections, "counter")
+    METER.read("bus_dropped", "Messages it did not get.", lambda: connection.dropped, "counter")
 
 
 def _text(error: Exception) -> str:

@@ -49,13 +49,13 @@ Render = Callable[[Record], Awaitable[Batch | None]]
 class Unrenderable(EventStoreError):
     """A record that nobody here can show: it is waited for, because skipping is forbidden."""
 
-    def __init__(self, position: int, stream: str, reason: str) -> None:
-        super().__init__(position, stream, reason)
-        self.position, self.stream, self.reason = position, stream, reason
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(position, reason)
+        self.position, self.reason = position, reason
 
     def __str__(self) -> str:
         return (
-            f"position {self.position} of the log, of {self.stream!r}, cannot be shown ({self.reason}); "
+            f"position {self.position} of the log cannot be shown ({self.reason}); "
             "nothing behind it is published until this version, or a later one, can show it"
         )
 
@@ -264,7 +264,7 @@ class Relay:
         except StoreUnavailable:
             raise
         except Exception as error:
-            raise Unrenderable(record.position, record.stream, _text(error)) from error
+            raise Unrenderable(record.position, _text(error)) from error
 
     # One window of messages, and where publishing it leads.
 
@@ -277,7 +277,7 @@ class Relay:
                 logger.error("position %d has no subject and stays unpublished: %s", position, error)
                 messages = ()
             except Exception as error:
-                raise Unrenderable(position, batch.channel, _text(error)) from error
+                raise Unrenderable(position, _text(error)) from error
             self._window.extend(messages)
             self._window_bytes += sum(len(payload) for _, payload, _ in messages)
         self._window_position = position

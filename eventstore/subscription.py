@@ -7,10 +7,16 @@ from collections import deque
 from typing import Final
 
 from eventstore.events import Batch
+from eventstore.meter import METER
 
 BATCHES_MAX: Final = 256
 BYTES_MAX: Final = 1 << 20
 """Both bounds of DESIGN.md: a reader that is slower than its writer goes back to the log, not to memory."""
+
+
+_OVERFLOWS: Final = METER.counter(
+    "bus_overflows", "Times that a reader's buffer was full, so that all in it was dropped."
+)
 
 
 class BufferedSubscription:
@@ -30,6 +36,7 @@ class BufferedSubscription:
         """Hold a batch for the reader; where it does not fit, drop everything that is held, and it."""
         size = sum(map(len, batch.frames)) if batch.frames else 0
         if len(self._held) >= self._batches_max or self._bytes + size > self._bytes_max:
+            _OVERFLOWS.add()
             self.drop()
             return
         self._held.append((batch, size))

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from eventstore.meter import METER
 from runtime.catalog import Resolved
 from runtime.checked_output import CheckedModel, form_to_check
 from runtime.intake import Intake
@@ -53,6 +54,10 @@ CHARS_PER_TOKEN: Final = 4
 
 _CANNOT: Final = ("invalid_prompt", "server_error")
 """What servers say to half a message that they cannot continue."""
+
+_CALLS: Final = METER.counter("upstream_calls", "Calls of models that were begun.", "upstream")
+_AGAIN: Final = METER.counter("upstream_retries", "Those that asked again for what had begun.", "upstream")
+_FAILED: Final = METER.counter("upstream_errors", "Those that failed, by code.", "upstream", "code")
 
 
 class Journal(Protocol):
@@ -132,6 +137,9 @@ class AgentLoop:
                 await self._sleep(pause)
             way = plan(said, mode, first=state.call is None)
             attempt = _Attempt(self._journal, self._config.upstream.name, way, self._at)
+            _CALLS.add(1, self._config.upstream.name)
+            if state.call is not None and state.call.finish is None:
+                _AGAIN.add(1, self._config.upstream.name)
             try:
                 async with Intake(self._model, self._request(way, said)) as intake:
                     error = await attempt.run(intake)
@@ -145,6 +153,7 @@ class AgentLoop:
                 continue
             if error is None:
                 return None
+            _FAILED.add(1, self._config.upstream.name, error.code)
             if way.resume == "prefix" and error.code in _CANNOT:
                 mode = "prompt"
                 if not error.retryable:

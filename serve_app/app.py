@@ -20,7 +20,9 @@ from actors.client import RuntimeClient
 from actors.cluster import RaySupervisor
 from actors.config import ClusterConfig
 from actors.stores import open_reader
+from eventstore.meter import METER
 from eventstore.nats_bus import NatsLiveBus
+from eventstore.nats_connection import count_bus
 from runtime import config as models
 from runtime.catalog import Catalog
 from runtime.discovery import discover
@@ -83,6 +85,10 @@ class Replica:
             names_requests=False,  # Serve does.
             code=version("rayspond"),
         )
+        count_bus(self._bus.connection)
+        METER.read("requests_open", "Requests that are answered now.", lambda: len(self._api.open))
+        METER.read("streams_open", "Those of them that are streams.", lambda: self._api.open.streams)
+        METER.read("followers", "Who hears of responses over the bus.", lambda: self._bus.followers)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take the models from another text, for responses from now on."""

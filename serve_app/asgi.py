@@ -21,7 +21,9 @@ from serve_app.guard import Guard
 from serve_app.health import Health
 from serve_app.hosts_route import HostRoutes
 from serve_app.limits import Limits
+from serve_app.metrics_route import MetricsRoute
 from serve_app.models_route import ModelRoutes
+from serve_app.open_calls import OpenCalls
 from serve_app.router import Router
 from serve_app.routes import ResponseRoutes
 from serve_app.runtime_port import Runtime
@@ -48,6 +50,8 @@ class Api:
 
         `names_requests` is off behind servers that put `x-request-id` on requests and answers themselves.
         """
+        self.open = OpenCalls(limits.stall)
+        """What is answered now."""
         self._guard = Guard(names)
         self._names_requests = names_requests
         self._random_bytes = random_bytes
@@ -65,6 +69,7 @@ class Api:
             *self._models.endpoints(),
             *Health(runtime).endpoints(),
             *HostRoutes(runtime).endpoints(),
+            *MetricsRoute(runtime).endpoints(),
         ]
         self.router = Router([*endpoints, *openapi.endpoints(endpoints)])
 
@@ -76,7 +81,9 @@ class Api:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, as ASGI has it."""
         if scope["type"] == "http":
-            await self._serve(Call(scope, receive, send))
+            call = Call(scope, receive, send)
+            with self.open.answering(call):
+                await self._serve(call)
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         else:

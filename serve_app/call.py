@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import orjson
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from eventstore.meter import METER
 from serve_app.errors import Problem, bad_request
 from serve_app.principal import OPEN, Principal
 
@@ -18,13 +20,16 @@ JSON_TYPE: Final = b"application/json"
 _TRUE: Final = ("true", "1")
 _FALSE: Final = ("false", "0", "")
 NUMBER_MAX: Final = 2**63 - 1
+PIECE_BYTES: Final = 64 * 1024
+
+_ANSWERS: Final = METER.counter("http_answers", "Answers that were begun, by status.", "status")
 
 
 class ClientLeft(Exception):
     """The client closed its connection; nobody waits for an answer."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """A request that was routed.  Answer it once."""
 
@@ -41,6 +46,10 @@ class Call:
     """Whether an answer began, so that no other one can follow."""
     request_id: str | None = None
     """What the answer's `x-request-id` and the log's lines name it by."""
+    writing_since: float | None = None
+    """When (monotonic seconds) the write began that the client has not made room for yet."""
+    stalled: bool = False
+    """Whether it ends because its client took nothing."""
     _queries: dict[str, list[str]] | None = None
 
     def header(self, name: bytes) -> str | None:
@@ -105,7 +114,11 @@ class Call:
         if not any(name == b"content-type" for name, _ in more):
             headers.append((b"content-type", JSON_TYPE))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        _ANSWERS.add(1, str(status))
+        # In pieces, so that the server's buffer holds little of what a client does not take.
+        for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
+            await self.write(body[start - PIECE_BYTES : start])
+        await self.write(body[max(0, len(body) - 1) // PIECE_BYTES * PIECE_BYTES :], last=True)
 
     async def answer_json(self, value: Any, status: int = 200) -> None:
         """A whole answer from plain values."""
@@ -121,10 +134,16 @@ class Call:
         headers = [*self.headers, *more]
         self.begun = True
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        _ANSWERS.add(1, "200")
 
     async def write(self, piece: bytes, *, last: bool = False) -> None:
         """A piece of the body, in one write."""
-        await self.send({"type": "http.response.body", "body": piece, "more_body": not last})
+        await self._write({"type": "http.response.body", "body": piece, "more_body": not last})
+
+    async def _write(self, message: Message) -> None:
+        self.writing_since = time.monotonic()
+        await self.send(message)
+        self.writing_since = None
 
 
 class Departure:

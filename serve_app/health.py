@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from eventstore.errors import EventStoreError
@@ -33,19 +33,24 @@ class Health:
         await call.answer_json({"status": "ok"})
 
     async def readyz(self, call: Call) -> None:
-        """200, or 503 with what is wrong in words."""
-        problems = await self._problems()
-        status = "unready" if problems else "ready"
-        await call.answer_json({"status": status, "problems": problems}, 503 if problems else 200)
+        """200, or 503 with what is wrong in words; warnings change nothing about serving."""
+        runtime, log, warnings = await asyncio.gather(
+            self._asked(self._runtime.ready), self._log_problems(), self._asked(self._runtime.warnings)
+        )
+        if not call.principal.admin:
+            warnings = []  # They are about the whole server, and serving goes on.
+        problems = [*runtime, *log]
+        body = {
+            "status": "unready" if problems else "ready",
+            "problems": problems,
+            "warnings": [warning for warning in warnings if warning not in problems],
+        }
+        await call.answer_json(body, 503 if problems else 200)
 
-    async def _problems(self) -> list[str]:
-        runtime, log = await asyncio.gather(self._runtime_problems(), self._log_problems())
-        return [*runtime, *log]
-
-    async def _runtime_problems(self) -> list[str]:
+    async def _asked(self, what: Callable[[], Awaitable[list[str]]]) -> list[str]:
         try:
             async with asyncio.timeout(PATIENCE):
-                return await self._runtime.ready()
+                return await what()
         except TimeoutError:
             return ["the runtime does not answer"]
 

@@ -31,6 +31,9 @@ class Limits:
     idempotency: float = 24 * 3600.0
     """How long an `Idempotency-Key` is remembered."""
 
+    stall: float = 30.0
+    """How long a client may take nothing of its answer before its connection is cut."""
+
     @classmethod
     def of(cls, settings: Settings) -> Limits:
         """What the operator set."""
@@ -38,6 +41,7 @@ class Limits:
             body=settings.body_limit_bytes,
             item=settings.item_limit_bytes,
             metadata=settings.metadata_limit_bytes,
+            stall=settings.client_stall_s,
             max_output_tokens=settings.max_output_tokens,
             idempotency=settings.idempotency_ttl_s,
         )

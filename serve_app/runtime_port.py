@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from actors.orders import AggregateOrder, HostInfo, Running
+from eventstore.meter import Figures
 from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
 
@@ -57,6 +58,14 @@ class Runtime(Protocol):
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """Every host with the responses that run on it."""
+        ...
+
+    async def figures(self) -> list[tuple[str, Figures]]:
+        """What every process counted, by the process's name."""
+        ...
+
+    async def warnings(self) -> list[str]:
+        """What is not as it should be although responses are served, in words for people."""
         ...
 
     async def ready(self) -> list[str]:

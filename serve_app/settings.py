@@ -149,6 +149,11 @@ class Settings:
     idempotency_ttl_s: int = field(
         default=24 * 3600, metadata=_about(_whole(1), "Seconds an Idempotency-Key is remembered.")
     )
+    client_stall_s: int = field(
+        default=30,
+        # Below the keep-alives' pace a stream with nothing to say would look like a client that stalls.
+        metadata=_about(_whole(20), "Seconds a client may take nothing of its answer before it is cut."),
+    )
     jetstream_duplicate_window_s: int = field(
         default=10, metadata=_about(_whole(1), "Seconds in which JetStream drops repeated messages.")
     )

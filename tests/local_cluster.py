@@ -18,6 +18,7 @@ from actors.orders import HostInfo, Order, Running
 from actors.response_actor import ActorIdentity, ActorPorts
 from actors.supervisor import Supervisor
 from eventstore.memory import MemoryEventStore, MemoryLiveBus
+from eventstore.meter import Figures
 from runtime.model import JSON, Model
 from runtime.models.open import ModelPool
 
@@ -44,6 +45,10 @@ class LocalHost:
     async def running(self) -> list[Running]:
         """See `HostHandle`."""
         return (await self._alive()).running()
+
+    async def figures(self) -> Figures:
+        """See `HostHandle`.  All hosts here count in one process, and the supervisor tells its figures."""
+        return ()
 
     def gone(self) -> bool:
         """See `HostHandle`."""
@@ -117,6 +122,9 @@ class LocalSupervisor:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        self.warned: list[str] = []
+        self.silent = False
+        """Whether it tells nobody what was counted."""
 
     async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]]]:
         """See `SupervisorHandle`."""
@@ -134,6 +142,20 @@ class LocalSupervisor:
         """See `SupervisorHandle`."""
         return await self._supervisor.running()
 
+    async def report(self, process: str, figures: Figures) -> None:
+        """See `SupervisorHandle`."""
+        self._supervisor.census.report(process, figures)
+
+    async def figures(self) -> list[tuple[str, Figures]]:
+        """See `SupervisorHandle`."""
+        if self.silent:
+            raise HostDied("the supervisor does not answer")
+        return await self._supervisor.figures()
+
+    async def warnings(self) -> list[str]:
+        """See `SupervisorHandle`."""
+        return list(self.warned)
+
 
 class LocalCluster:
     """All of it, between `async with`."""
@@ -147,7 +169,8 @@ class LocalCluster:
         self._recorded = recorded_model(self._pool)
         self.factory = LocalFactory(self)
         self.supervisor = Supervisor(config, self.store, self.factory, now=time.time)
-        self.client = RuntimeClient(config, self.store, self.bus, LocalSupervisor(self.supervisor))
+        self.seen = LocalSupervisor(self.supervisor)
+        self.client = RuntimeClient(config, self.store, self.bus, self.seen)
 
     def open_model(self, agent: Mapping[str, JSON]) -> Model:
         """The scripted model of that name, or what the configuration says."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future as ThreadFuture
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Final
 
 from eventstore.errors import EventStoreError, OutcomeUnknown, StoreUnavailable
 from eventstore.events import Unit
+from eventstore.meter import METER, SIZES
 from eventstore.sql.requests import Answer, Outcome, Request, weight
 from eventstore.sql.sqlite_commit import SqliteCommitter
 from eventstore.unit import check_unit
@@ -27,6 +29,9 @@ COMMIT_BYTES_MAX: Final = 1 << 20
 COMMIT_REQUESTS_MAX: Final = 1024
 WAITING_BYTES_MAX: Final = 32 << 20
 WAITING_REQUESTS_MAX: Final = 4096
+
+_SECONDS: Final = METER.distribution("log_commit_seconds", "How long a transaction of the log's writer took.")
+_GROUP: Final = METER.distribution("log_commit_requests", "How many requests one transaction held.", SIZES)
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +101,7 @@ class SqliteWriter:
         self._rooms: dict[asyncio.AbstractEventLoop, Room] = {}
         self._gate = threading.Lock()
         self._closed = False
+        METER.read("log_waiting", "Requests that wait for the log's writer.", self._queue.qsize)
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -178,7 +184,11 @@ class SqliteWriter:
 
     def _commit(self, batch: list[_Waiting]) -> list[Outcome]:
         try:
-            return self._committer.commit([waiting.request for waiting in batch])
+            began = time.perf_counter()
+            outcomes = self._committer.commit([waiting.request for waiting in batch])
+            _SECONDS.observe(time.perf_counter() - began)
+            _GROUP.observe(len(batch))
+            return outcomes
         except Exception as error:  # noqa: BLE001  # A bug must reach those who wait, and must not stop the writer.
             _log.exception("A commit failed in a way that nobody foresaw")
             self._committer.let_go()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from serve_app.launch.errors import CannotStart
 from serve_app.settings import Settings
 
 _TIMEOUT_S: Final = 3.0
+_BODY_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,21 @@ class Finding:
     good: bool
     what: str
     text: str
+    warns: bool = False
+    """Whether it should be seen to although everything works."""
+
+    @property
+    def mark(self) -> str:
+        """How it begins its line."""
+        if not self.good:
+            return "BAD "
+        return "warn" if self.warns else "ok  "
 
 
 def _run(**given: str | None) -> None:
     findings = list(examine(table.read(given, os.environ)))
     for finding in findings:
-        print(f"{'ok ' if finding.good else 'BAD'}  {finding.what:<16}{finding.text}")
+        print(f"{finding.mark}  {finding.what:<16}{finding.text}")
     raise SystemExit(0 if all(finding.good for finding in findings) else 1)
 
 
@@ -109,7 +120,7 @@ def _stopped(settings: Settings) -> Iterator[Finding]:
 
 def _running(running: dict[str, Any]) -> Iterator[Finding]:
     yield Finding(True, "instance", f"pid {running['pid']} at {running['http_url']}")
-    yield _ready(running["http_url"])
+    yield from _ready(running["http_url"])
     for what, url in (("NATS", running["nats_url"]), ("Ray's GCS", f"ray://{running['ray_address']}")):
         parts = urlsplit(url)
         try:
@@ -125,17 +136,19 @@ def _running(running: dict[str, Any]) -> Iterator[Finding]:
     )
 
 
-def _ready(http_url: str) -> Finding:
+def _ready(http_url: str) -> Iterator[Finding]:
     try:
         with urllib.request.urlopen(f"{http_url}/readyz", timeout=_TIMEOUT_S) as response:
-            return Finding(
-                response.status == 200, "readiness", f"{http_url}/readyz answers {response.status}"
-            )
+            status, said = response.status, json.loads(response.read(_BODY_BYTES))
     except urllib.error.HTTPError as error:
         body = error.read(500).decode(errors="replace").strip()
-        return Finding(False, "readiness", f"{http_url}/readyz answers {error.code}: {body}")
-    except OSError as reason:
-        return Finding(False, "readiness", f"{http_url}/readyz does not answer ({reason})")
+        yield Finding(False, "readiness", f"{http_url}/readyz answers {error.code}: {body}")
+    except (OSError, ValueError) as reason:
+        yield Finding(False, "readiness", f"{http_url}/readyz does not answer ({reason})")
+    else:
+        yield Finding(status == 200, "readiness", f"{http_url}/readyz answers {status}")
+        for warning in said.get("warnings", ()):
+            yield Finding(True, "warning", str(warning), warns=True)
 
 
 def _checked(what: str, text: str, check: Callable[[], None]) -> Finding:

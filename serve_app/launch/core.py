@@ -29,6 +29,7 @@ from ray._private.parameter import RayParams
 from ray.exceptions import RayError
 
 from actors import cluster
+from actors.hosts import HostDied
 from serve_app.launch import haproxy, processes
 from serve_app.launch.errors import CannotStart, StartFailed
 from serve_app.launch.orders import Orders
@@ -40,6 +41,9 @@ _OBJECT_STORE_BYTES: Final = 512 * 1024 * 1024
 _READY_LIMIT_S: Final = 60.0
 _STOP_LIMIT_S: Final = 5.0
 _LOOK_INTERVAL_S: Final = 1.0
+_CAPTURE_INTERVAL_S: Final = 5.0
+_CAPTURE_AWAY_S: Final = 15.0
+"""For how long JetStream may take nothing before it is told; the relay has tried it some times by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ async def _run(orders: Orders, report: Report, reload: asyncio.Event) -> None:
     report.send({"ray_address": address})
     report.step("Ray", address, began)
     application = await loading
+    watching: asyncio.Task[None] | None = None
     try:
         await asyncio.gather(
             _start_actors(application, settings, report), asyncio.to_thread(_start_serve, settings)
@@ -114,6 +119,7 @@ async def _run(orders: Orders, report: Report, reload: asyncio.Event) -> None:
         await asyncio.to_thread(_wait_ready, orders.http_url)
         report.step("API", f"{orders.http_url}, {settings.replicas} replicas", began)
         report.send({"ready": True})
+        watching = asyncio.create_task(_watch_capture(application, settings, report))
         while True:
             await _until_reload(reload, node)
             try:
@@ -122,6 +128,8 @@ async def _run(orders: Orders, report: Report, reload: asyncio.Event) -> None:
             except CannotStart as reason:
                 report.send({"told": f"the models stay as they were: {reason}"})
     finally:
+        if watching is not None:
+            watching.cancel()
         await _put_down(settings)
 
 
@@ -151,6 +159,19 @@ async def _start_actors(application: Application, settings: Settings, report: Re
     began = time.monotonic()
     await cluster.start(application.actors(settings))
     report.step("Actors", f"{settings.hosts} warm hosts, {settings.slots} slots each", began)
+
+
+async def _watch_capture(application: Application, settings: Settings, report: Report) -> None:
+    """Tell whenever JetStream takes nothing although its server answers."""
+    if application.actors is None:
+        return
+    supervisor = cluster.RaySupervisor(application.actors(settings))
+    while True:
+        await asyncio.sleep(_CAPTURE_INTERVAL_S)
+        with contextlib.suppress(HostDied):
+            away = await supervisor.capture_away()
+            if away > _CAPTURE_AWAY_S:
+                report.send({"capture_away": away})
 
 
 async def _put_down(settings: Settings) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from serve_app.launch import haproxy
 from serve_app.launch.data_dir import free_port
+from serve_app.settings import Settings
 
 _OWN_RAY: Final = {
     # Off means "no cluster of several machines": every port of this Ray then listens on 127.0.0.1.
@@ -32,12 +33,19 @@ def driver(token_file: Path) -> dict[str, str]:
     }
 
 
-def own_ray(token_file: Path, scratch: Path, host: str, port: int) -> tuple[dict[str, str], str | None]:
+def own_ray(token_file: Path, scratch: Path, settings: Settings) -> tuple[dict[str, str], str | None]:
     """The environment of a Ray of our own with Serve on it, and the HAProxy it uses, if there is one."""
     found = haproxy.find()
     variables = _OWN_RAY | _SERVE | driver(token_file)
     if found is not None:
-        variables |= haproxy.environment(found, scratch, host, port, fallback_port=free_port("127.0.0.1"))
+        variables |= haproxy.environment(
+            found,
+            scratch,
+            settings.host,
+            settings.port,
+            fallback_port=free_port("127.0.0.1"),
+            stall_s=settings.client_stall_s,
+        )
     return variables, found
 
 

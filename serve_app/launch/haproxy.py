@@ -62,11 +62,14 @@ def wrapped(environ: Mapping[str, str]) -> bool:
     return Path(environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")).name == _NAME
 
 
-def environment(haproxy: str, scratch: Path, host: str, port: int, fallback_port: int) -> dict[str, str]:
+def environment(
+    haproxy: str, scratch: Path, host: str, port: int, fallback_port: int, stall_s: int
+) -> dict[str, str]:
     """What makes Serve use HAProxy, with every file of it below `scratch`; writes the wrapper there.
 
     Serve is told 127.0.0.1 as its host, so that replicas listen there; the wrapper puts `host` in its place.
-    `fallback_port` is a free one for the Python proxy that Serve keeps beside HAProxy.
+    `fallback_port` is a free one for the Python proxy that Serve keeps beside HAProxy; a client that takes
+    nothing for `stall_s` seconds is cut.
     """
     error_page = scratch / "503.http"
     error_page.write_text(
@@ -90,6 +93,8 @@ def environment(haproxy: str, scratch: Path, host: str, port: int, fallback_port
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "m"),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(HARD_STOP_S),
+        # The replica stops writing to who does not read, but only HAProxy can close that client's connection.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(stall_s),
         # An HAProxy that died is missed after three looks, which are 10 s apart unless told otherwise.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         # There is one application, so a port that comes back early reaches no stranger.

@@ -21,6 +21,13 @@ from serve_app.launch.errors import StartFailed
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_S: Final = 60.0
 """After this long a server counts as healthy, and the next restart is quick again."""
+_RENEW_PAUSES_S: Final = (60.0, 300.0, 1800.0)
+"""Between two restarts because JetStream takes nothing: where one does not help, more of them hardly will."""
+_RENEWED_S: Final = 3600.0
+"""Without such a restart for so long, the next one is about something new."""
+_END_LIMIT_S: Final = 10.0
+_ROOM_BYTES: Final = 4 * 1024 * 1024
+"""With less room on its disk JetStream would stop again at once."""
 
 
 def find() -> str | None:
@@ -52,6 +59,9 @@ class NatsServer:
         self._started = 0.0
         self._failures = 0
         self._again_at: float | None = None
+        self._renewals = 0
+        self._renewed_at = -_RENEWED_S
+        self._ending: tuple[int, float] | None = None
 
     @property
     def child(self) -> subprocess.Popen[bytes] | None:
@@ -92,3 +102,27 @@ class NatsServer:
             self._again_at = now + _BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)]
             self._failures += 1
         return self.start() if now >= self._again_at else None
+
+    def renew(self) -> bool:
+        """End it because its JetStream takes nothing, for `watch` to start it again; whether that was done.
+
+        After a full disk that is what nats-server needs to take anything again.  Not while the disk is still
+        full, and less and less often.
+        """
+        now = time.monotonic()
+        child = self._child
+        if child is None or child.poll() is not None:
+            return False
+        if self._ending is not None and self._ending[0] == child.pid:
+            if now - self._ending[1] > _END_LIMIT_S:
+                child.kill()
+            return False
+        if now - self._renewed_at > _RENEWED_S:
+            self._renewals = 0
+        elif now - self._renewed_at < _RENEW_PAUSES_S[min(self._renewals, len(_RENEW_PAUSES_S)) - 1]:
+            return False
+        if shutil.disk_usage(self._data.path / "nats").free < _ROOM_BYTES:
+            return False
+        self._renewals, self._renewed_at, self._ending = self._renewals + 1, now, (child.pid, now)
+        child.terminate()
+        return True

@@ -187,9 +187,7 @@ class Supervisor:
             if (value := getattr(settings, name)) is not None:
                 variables[f"{PREFIX}{name.upper()}"] = value
         if settings.address == "local":
-            own, found = environment.own_ray(
-                data.secret_file("ray-token"), scratch, settings.host, settings.port
-            )
+            own, found = environment.own_ray(data.secret_file("ray-token"), scratch, settings)
             variables |= own
             self._ingress = "haproxy" if found else "Serve's own proxy, because HAProxy is missing"
             if found is None:
@@ -254,6 +252,9 @@ class Supervisor:
             self._runtime["ray_address"] = message["ray_address"]
         if "told" in message:
             self._output.line(message["told"])
+        if "capture_away" in message and self._nats is not None and self._nats.renew():
+            seconds = message["capture_away"]
+            self._output.line(f"JetStream has taken nothing for {seconds:.0f} s; nats-server is started anew")
         if "step" in message:
             self._output.step(message["step"], message["text"], message["seconds"])
             self._output.began("starting what comes next")

@@ -33,7 +33,7 @@ def start(
     tmp_path: Path, configuration: str, host: str = "::1"
 ) -> tuple[subprocess.CompletedProcess[str], str]:
     """Start the wrapper as Serve does; what it did, and what is left of the configuration."""
-    wrapper = haproxy.environment("/bin/echo", tmp_path, host, 8088, fallback_port=1)[
+    wrapper = haproxy.environment("/bin/echo", tmp_path, host, 8088, fallback_port=1, stall_s=30)[
         "RAY_SERVE_HAPROXY_BINARY_PATH"
     ]
     path = tmp_path / "haproxy.cfg"
@@ -70,5 +70,5 @@ def test_a_listener_it_does_not_know_is_refused(tmp_path: Path) -> None:
 
 def test_a_dead_haproxy_is_missed_within_seconds(tmp_path: Path) -> None:
     """Serve starts another after three looks that found none."""
-    environment = haproxy.environment("/bin/echo", tmp_path, "::1", 8088, fallback_port=1)
+    environment = haproxy.environment("/bin/echo", tmp_path, "::1", 8088, fallback_port=1, stall_s=30)
     assert float(environment["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"]) * 3 <= 10

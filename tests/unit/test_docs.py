@@ -73,6 +73,17 @@ def _codes(tree: ast.Module) -> Iterator[str]:
                 yield value.value
 
 
+def test_every_figure_has_its_row() -> None:
+    page = (ROOT / "docs/metrics.md").read_text()
+    said = set(re.findall(r"`rayspond_(\w+?)(?:_total)?`", page))
+    kept = set()
+    for package in ("serve_app", "runtime", "actors", "eventstore"):
+        for path in (ROOT / package).rglob("*.py"):
+            kept |= set(re.findall(r'METER\.\w+\(\s*"(\w+)"', path.read_text()))
+    assert len(kept) > 20
+    assert said == kept
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_named)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

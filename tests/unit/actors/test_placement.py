@@ -10,6 +10,7 @@ import pytest
 from actors.hosts import HostDied
 from actors.orders import CancelOrder, CreateOrder, HostInfo, Order, Running
 from actors.placement import CALLS_MAX, ORDERS_MAX, Placement
+from eventstore.meter import Figures
 from tests.unit.actors.test_supervisor import create
 
 
@@ -36,6 +37,9 @@ class SlowHost:
 
     async def running(self) -> list[Running]:
         return []
+
+    async def figures(self) -> Figures:
+        return ()
 
     def gone(self) -> bool:
         return self.dead

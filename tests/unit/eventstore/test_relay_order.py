@@ -260,7 +260,7 @@ def test_what_cannot_be_shown_is_waited_for_and_named() -> None:
         assert scene.public.heard == ["a-0", "a-1"]
         assert relay.position == 2
         assert relay.problem is not None
-        assert relay.problem.startswith("position 3 of the log, of 'b', cannot be shown (no such event)")
+        assert relay.problem.startswith("position 3 of the log cannot be shown (no such event)")
         assert 15 < relay.lag_seconds <= 20
         scene.log.unknown = None
         await scene.settled(relay)
@@ -289,7 +289,7 @@ def test_what_cannot_be_composed_is_waited_for_and_named() -> None:
         await asyncio.sleep(5)
         assert scene.public.heard == ["a-0"]
         assert relay.problem is not None
-        assert "position 2 of the log, of 'b'" in relay.problem
+        assert "position 2 of the log cannot be shown (no frame)" in relay.problem
         broken = False
         await scene.settled(relay)
         assert scene.public.heard == scene.log.expected()
