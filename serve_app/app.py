@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ from runtime import config as models
 from runtime.catalog import Catalog
 from runtime.discovery import discover
 from serve_app.asgi import Api
+from serve_app.launch.data_dir import SECRET_KEY, kept_secret
 from serve_app.launch.errors import CannotStart
 from serve_app.limits import Limits
 from serve_app.settings import Settings, read
@@ -57,6 +59,9 @@ def build(settings: Settings) -> serve.Application:
     )
     # Without a version every deployment counts as new code: Serve would replace replicas and cut streams.
     same_code: Any = deployment.options(version=version("rayspond"), _internal=True)  # pyright: ignore[reportFunctionMemberAccess]  # Serve's decorator has no types
+    if settings.secret_key is None:
+        # Made here and not in a replica: all of them must have the same one.
+        settings = replace(settings, secret_key=kept_secret(settings.data_dir, SECRET_KEY))
     bound: serve.Application = same_code.bind(settings)
     return bound
 
@@ -80,6 +85,8 @@ class Replica:
         self._api = Api(
             self._runtime,
             Catalog(),
+            secret=settings.secret_key or "",
+            admin_key=settings.admin_key,
             limits=Limits.of(settings),
             names=(settings.host,),
             names_requests=False,  # Serve does.

@@ -9,22 +9,26 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
 
 from runtime.catalog import Catalog
 from serve_app import openapi
+from serve_app.auth import Auth
 from serve_app.call import Call, ClientLeft
-from serve_app.errors import UNEXPECTED, problem_of
+from serve_app.errors import UNEXPECTED, ApiError, problem_of
 from serve_app.guard import Guard
 from serve_app.health import Health
 from serve_app.hosts_route import HostRoutes
+from serve_app.keys import KeyHashes
 from serve_app.limits import Limits
 from serve_app.metrics_route import MetricsRoute
 from serve_app.models_route import ModelRoutes
 from serve_app.open_calls import OpenCalls
-from serve_app.router import Router
+from serve_app.project_routes import ProjectRoutes
+from serve_app.projects import Projects
+from serve_app.router import Endpoint, Router
 from serve_app.routes import ResponseRoutes
 from serve_app.runtime_port import Runtime
 
@@ -39,6 +43,8 @@ class Api:
         runtime: Runtime,
         catalog: Catalog,
         *,
+        secret: str,
+        admin_key: str | None = None,
         limits: Limits = Limits(),  # noqa: B008  # frozen
         names: tuple[str, ...] = (),
         names_requests: bool = True,
@@ -46,13 +52,18 @@ class Api:
         now: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """`names` are further host names of this machine; `code` is the version of Rayspond.
+        """`secret` keys the hashes of API keys and must be the same in every replica; with an `admin_key`
+        nobody is served without credentials.
+
+        `names` are further host names of this machine; `code` is the version of Rayspond.
 
         `names_requests` is off behind servers that put `x-request-id` on requests and answers themselves.
         """
         self.open = OpenCalls(limits.stall)
         """What is answered now."""
-        self._guard = Guard(names)
+        hashes = KeyHashes(secret)
+        projects = Projects(runtime.reader)
+        self._auth = Auth(projects, hashes, Guard(names), admin_key, now)
         self._names_requests = names_requests
         self._random_bytes = random_bytes
         self._models = ModelRoutes(catalog)
@@ -70,6 +81,7 @@ class Api:
             *Health(runtime).endpoints(),
             *HostRoutes(runtime).endpoints(),
             *MetricsRoute(runtime).endpoints(),
+            *ProjectRoutes(runtime, projects, hashes, now, random_bytes).endpoints(),
         ]
         self.router = Router([*endpoints, *openapi.endpoints(endpoints)])
 
@@ -100,9 +112,8 @@ class Api:
             call.headers = ((b"x-request-id", request_id.encode("latin-1")),)
         call.request_id = request_id
         try:
-            self._guard.check(scope)
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
-            endpoint, call.params = self.router.find(scope["method"], path)
+            endpoint, call.params = self._route(scope)
+            call.principal = await self._auth.admit(scope, endpoint.access)
             await endpoint.handler(call)
         except ClientLeft:
             log.debug("request %s: the client left", request_id)
@@ -116,6 +127,14 @@ class Api:
                 log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
                 problem = UNEXPECTED
             await call.answer_problem(problem)
+
+    def _route(self, scope: Scope) -> tuple[Endpoint, Mapping[str, str]]:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        try:
+            return self.router.find(scope["method"], path)
+        except ApiError:
+            self._auth.guard(scope)  # Strangers are not even told what is not there.
+            raise
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from eventstore.meter import METER
 from serve_app.errors import Problem, bad_request
-from serve_app.principal import OPEN, Principal
+from serve_app.principal import NOBODY, Principal
 
 JSON_TYPE: Final = b"application/json"
 _TRUE: Final = ("true", "1")
@@ -40,7 +40,7 @@ class Call:
     """Of every answer, such as its request id."""
     params: Mapping[str, str] = field(default_factory=dict)
     """What the path names."""
-    principal: Principal = OPEN
+    principal: Principal = NOBODY
     """Who asks."""
     begun: bool = False
     """Whether an answer began, so that no other one can follow."""

@@ -10,6 +10,8 @@ from typing import Final
 COMMANDS: Final = {
     "serve": "serve_app.commands.serve",
     "ps": "serve_app.commands.ps",
+    "projects": "serve_app.commands.projects",
+    "keys": "serve_app.commands.keys",
     "doctor": "serve_app.commands.doctor",
 }
 """Name to module, in the order in which `--help` lists them.  A module is imported when it is needed."""

@@ -16,6 +16,7 @@ import orjson
 from actors.orders import Overloaded, RuntimeUnavailable, UnknownResponse
 from eventstore.errors import LogCorrupted, StoreUnavailable, StreamNotFound
 from runtime.catalog import UnknownModel
+from runtime.project.errors import DefaultProject, TooManyKeys, UnknownKey, UnknownProject
 from runtime.response.errors import (
     InvalidInput,
     PreviousResponseInProgress,
@@ -77,8 +78,22 @@ def not_supported(what: str, param: str, remedy: str) -> ApiError:
 
 def no_response(response_id: str) -> ApiError:
     """404: no such response, or none that this caller may see; one wording for both."""
-    shown = response_id if len(response_id) <= 100 else response_id[:100] + "..."
-    return ApiError(Problem(404, f"Response with id '{shown}' not found.", param="id"))
+    return _not_found("Response", response_id, "id")
+
+
+def no_project(project: str) -> ApiError:
+    """404, for operators: no such project, or none any more."""
+    return _not_found("Project", project, "project_id", "project_not_found")
+
+
+def no_key(key_id: str) -> ApiError:
+    """404, for operators: the project has no such key."""
+    return _not_found("API key", key_id, "key_id", "key_not_found")
+
+
+def _not_found(what: str, given: str, param: str, code: str | None = None) -> ApiError:
+    shown = given if len(given) <= 100 else given[:100] + "..."
+    return ApiError(Problem(404, f"{what} with id '{shown}' not found.", param=param, code=code))
 
 
 def too_large(message: str, param: str | None = None) -> ApiError:
@@ -181,6 +196,10 @@ TABLE: Final[dict[type[BaseException], Callable[[Any], Problem]]] = {
     InvalidInput: lambda error: Problem(400, error.message, param=error.param),
     PreviousResponseNotFound: _parent("previous_response_not_found"),
     PreviousResponseInProgress: _parent("previous_response_in_progress"),
+    UnknownProject: lambda error: no_project(error.project).problem,
+    UnknownKey: lambda error: no_key(error.key_id).problem,
+    TooManyKeys: lambda error: Problem(400, f"Refused: {error}.", code="too_many_keys"),
+    DefaultProject: lambda error: Problem(400, f"Refused: {error}.", code="default_project"),
     UnknownEvent: _newer,
     UnknownResponse: lambda error: no_response(error.response_id).problem,
     StreamNotFound: lambda error: no_response(error.stream).problem,

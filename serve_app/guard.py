@@ -1,5 +1,7 @@
 """Who may speak to the API while no keys are configured: programs on this machine, and no page of others.
 
+Once there are keys, they decide (`serve_app.auth`).
+
 A page on the internet can make the browser of somebody on this machine send requests here, under a name that
 its owner points at 127.0.0.1 (DNS rebinding).  They have that page as `Origin`, or that name as `Host`.
 """

@@ -26,5 +26,7 @@ class Principal:
         return "anonymous" if self is OPEN else "admin"
 
 
+NOBODY: Final = Principal("", None, admin=False)
+"""Somebody who was not asked who it is: what is open to anybody belongs to no project."""
 OPEN: Final = Principal(DEFAULT_PROJECT, None, admin=True)
 """Everybody, as long as no keys are configured."""

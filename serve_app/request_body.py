@@ -136,7 +136,7 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
     try:
         given = CreateBody.model_validate(body)
     except ValidationError as error:
-        raise _told(error) from None
+        raise told(error) from None
     for name, remedy in NOT_YET.items():
         if body.get(name) is not None:
             if name == "conversation" and given.previous_response_id is not None:
@@ -180,7 +180,7 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
     )
 
 
-def _told(error: ValidationError) -> ApiError:
+def told(error: ValidationError) -> ApiError:
     """422, without what was sent: a wrong field may hold a secret."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     return invalid([(one["loc"], one["msg"], one["type"]) for one in found])

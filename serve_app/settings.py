@@ -24,6 +24,12 @@ def _text(text: str) -> str:
     return text
 
 
+def _secret(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or text != text.strip():
+        raise ValueError("must be printable ASCII without spaces around it, so that it fits into a header")
+    return text
+
+
 def _directory(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
@@ -55,18 +61,13 @@ def _switch(text: str) -> bool:
     raise ValueError("must be on or off")
 
 
-def _loopback(text: str) -> str:
-    if text == "localhost":
-        return text
-    try:
-        if ipaddress.ip_address(text).is_loopback:
-            return text
-    except ValueError:
-        pass
-    raise ValueError(
-        "must be a loopback address such as 127.0.0.1: without API keys nothing else is served; "
-        "put a reverse proxy that authenticates in front"
-    )
+def _address(text: str) -> str:
+    if text != "localhost":
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError("must be an address such as 127.0.0.1 or 0.0.0.0") from None
+    return text
 
 
 def _url(*schemes: str) -> Callable[[str], str]:
@@ -86,7 +87,7 @@ def _about(parse: Callable[[str], Any], explanation: str) -> dict[str, Any]:
 class Settings:
     """All settings of one instance.  Picklable; URLs and keys that hold secrets are not in its `repr`."""
 
-    host: str = field(default="127.0.0.1", metadata=_about(_loopback, "Address the API listens on."))
+    host: str = field(default="127.0.0.1", metadata=_about(_address, "Address the API listens on."))
     port: int = field(default=8088, metadata=_about(_whole(0, 65535), "Port of the API; 0 takes a free one."))
     data_dir: Path = field(
         default=Path(".rayspond"),
@@ -134,6 +135,18 @@ class Settings:
         ),
     )
     upstream_key: str | None = field(default=None, repr=False, metadata=_about(_text, "Key for that server."))
+    admin_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_about(_secret, "Key of operators; with it nobody is served without credentials."),
+    )
+    secret_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_about(
+            _secret, "What keys the hashes of API keys; without, it is kept in the data directory."
+        ),
+    )
     body_limit_bytes: int = field(
         default=32 * 1024 * 1024, metadata=_about(_whole(1024), "Longest request body.")
     )
@@ -229,4 +242,16 @@ def read(given: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
                 shown = "" if option.secret else f", not {text!r}"
                 raise CannotStart(f"{source} {reason}{shown}") from None
     values.setdefault("data_dir", _directory(".rayspond"))
-    return Settings(**values)
+    settings = Settings(**values)
+    if settings.admin_key is None and not is_loopback(settings.host):
+        raise CannotStart(
+            f"--host must be a loopback address such as 127.0.0.1, not {settings.host!r}, because without "
+            "credentials only this machine is served: set RAYSPOND_ADMIN_KEY, or put a reverse proxy that "
+            "authenticates in front"
+        )
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a valid `host` is reached from this machine only."""
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback

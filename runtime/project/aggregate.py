@@ -15,12 +15,17 @@ ACTIVE: Final = "active"
 ARCHIVED: Final = "archived"
 
 
+HAS_KEYS: Final = "has_keys"
+"""The attribute of a project's head that is there once it ever had a key."""
+
+
 def _label(state: ProjectState) -> Label:
-    return Label(
-        tenant=state.id,
-        state=ACTIVE if state.archived_at is None else ARCHIVED,
-        attributes={"name": state.name, "keys": str(len(state.keys))},
-    )
+    attributes = {"name": state.name, "created_at": str(state.created_at)}
+    if state.archived_at is not None:
+        attributes["archived_at"] = str(state.archived_at)
+    if state.keys:
+        attributes[HAS_KEYS] = "true"
+    return Label(state.id, ACTIVE if state.archived_at is None else ARCHIVED, attributes)
 
 
 PROJECT: Final[Aggregate[ProjectState, e.Event]] = Aggregate(

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-import urllib.error
-import urllib.request
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from serve_app import settings as table
-from serve_app.launch.data_dir import read_runtime
-from serve_app.launch.errors import StartFailed
-
-_TIMEOUT_S: Final = 10.0
-_OPTIONS: Final = ("data_dir",)
+from serve_app.commands.operator_api import connect, options
 
 
-def _run(*, as_json: bool, **given: str | None) -> None:
-    hosts = fetch(table.read(given, os.environ))
+def _run(data_dir: str | None, url: str | None, *, as_json: bool) -> None:
+    hosts: list[dict[str, Any]] = connect(data_dir, url).get("/hosts")["data"]
     if as_json:
         print(json.dumps(hosts, indent=2))
     else:
@@ -32,29 +24,9 @@ def _run(*, as_json: bool, **given: str | None) -> None:
 command = click.Command(
     "ps",
     callback=_run,
-    params=[
-        *(
-            click.Option([option.flag], help=f"{option.explanation}  [{option.variable}]")
-            for option in table.options()
-            if option.name in _OPTIONS
-        ),
-        click.Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),
-    ],
+    params=options(),
     help="List the hosts of the running instance and the responses that run on them.",
 )
-
-
-def fetch(settings: table.Settings) -> list[dict[str, Any]]:
-    """The hosts of the instance on the data directory.  Raises `StartFailed` where none answers."""
-    running = read_runtime(settings.data_dir)
-    if running is None:
-        raise StartFailed(f"nothing runs on {settings.data_dir}: start it with rayspond serve")
-    try:
-        with urllib.request.urlopen(f"{running['http_url']}/hosts", timeout=_TIMEOUT_S) as answer:
-            hosts: list[dict[str, Any]] = json.load(answer)["data"]
-    except (OSError, urllib.error.URLError) as reason:
-        raise StartFailed(f"{running['http_url']} does not answer ({reason}): see rayspond doctor") from None
-    return hosts
 
 
 def show(hosts: list[dict[str, Any]], console: Console) -> None:

@@ -17,6 +17,8 @@ from typing import Any, Final
 from serve_app.launch.errors import CannotStart
 
 RUNTIME: Final = "runtime.json"
+SECRET_KEY: Final = "secret-key"  # noqa: S105  (a file's name)
+"""What keys the hashes of API keys, where no setting names it."""
 _LOCK: Final = "instance.lock"
 _LOGS_KEPT_BYTES: Final = 16 * 1024 * 1024
 
@@ -42,10 +44,7 @@ class DataDir:
 
     def secret_file(self, name: str) -> Path:
         """A file with 64 random hex digits, mode 0600, made once and kept."""
-        path = self.path / "secrets" / name
-        if not path.exists() or not path.read_text().strip():
-            _write_private(path, secrets.token_hex(32))
-        return path
+        return _kept_secret_file(self.path, name)
 
     def secret(self, name: str) -> str:
         """What `secret_file` holds."""
@@ -107,6 +106,29 @@ class DataDir:
                 shutil.copytree(session / "logs", kept, ignore=_too_long, symlinks=True)
 
 
+def kept_secret(data_dir: Path, name: str) -> str:
+    """64 random hex digits, kept in a file of the data directory with mode 0600; made where they are missing.
+
+    Raises `CannotStart` where it cannot be written.
+    """
+    try:
+        (data_dir / "secrets").mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _kept_secret_file(data_dir, name).read_text().strip()
+    except OSError as reason:
+        raise CannotStart(
+            f"a secret cannot be kept in {data_dir} ({(reason.strerror or str(reason)).lower()}): "
+            "make it writable for this user or set RAYSPOND_SECRET_KEY"
+        ) from None
+
+
+def secret_at(data_dir: Path, name: str) -> str | None:
+    """A secret that was kept in the data directory, or None where it is not there or not ours to read."""
+    try:
+        return (data_dir / "secrets" / name).read_text().strip() or None
+    except OSError:
+        return None
+
+
 def read_runtime(path: Path) -> dict[str, Any] | None:
     """What the running instance on the data directory `path` wrote, or nothing."""
     try:
@@ -165,6 +187,13 @@ def _held(path: Path) -> int:
             "stop it or name another with --data-dir"
         ) from None
     return descriptor
+
+
+def _kept_secret_file(data_dir: Path, name: str) -> Path:
+    path = data_dir / "secrets" / name
+    if not path.exists() or not path.read_text().strip():
+        _write_private(path, secrets.token_hex(32))
+    return path
 
 
 def _write_private(path: Path, text: str) -> None:

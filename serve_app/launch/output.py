@@ -7,13 +7,15 @@ import sys
 from typing import Final, TextIO
 
 _SNIPPETS: Final = """
-  curl {url}/v1/responses -H 'content-type: application/json' \\
+  curl {url}/v1/responses -H 'content-type: application/json' \\{authorization}
     -d '{{"model": "simulated", "input": "Hello!"}}'
 
   from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="unused")
+  client = OpenAI(base_url="{url}/v1", api_key={key})
   print(client.responses.create(model="simulated", input="Hello!").output_text)
 """
+_MAKE_A_KEY: Final = """
+  export KEY=$(rayspond keys create first)"""
 
 
 class Output:
@@ -35,9 +37,13 @@ class Output:
         """One line of progress."""
         self._write(sys.stdout, f"{self._clear()}{text}\n")
 
-    def snippets(self, url: str) -> None:
-        """What to paste next."""
-        self.line(_SNIPPETS.format(url=url))
+    def snippets(self, url: str, *, keyed: bool) -> None:
+        """What to paste next; `keyed` where nobody is served without a key."""
+        if keyed:
+            self.line(_MAKE_A_KEY)
+        authorization = '\n    -H "authorization: Bearer $KEY" \\' if keyed else ""
+        key = 'os.environ["KEY"]' if keyed else '"unused"'
+        self.line(_SNIPPETS.format(url=url, authorization=authorization, key=key))
 
     def trouble(self, text: str) -> None:
         """One line about what went wrong."""

@@ -36,6 +36,7 @@ _CORE_STOP_S: Final = 5.0
 _TERM_GRACE_S: Final = 2.0
 _REAP_LIMIT_S: Final = 1.0
 _TICK_S: Final = 1.0
+_KEYS_OF_OURS: Final = ("admin_key", "secret_key")
 
 
 def serve(settings: Settings) -> int:
@@ -51,6 +52,13 @@ def serve(settings: Settings) -> int:
     finally:
         supervisor.stop()
     return 0
+
+
+def reached_at(host: str) -> str:
+    """The host of a URL on this machine for what listens on `host`."""
+    every = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared with, not listened on)
+    host = every.get(host, host)
+    return f"[{host}]" if ":" in host else host
 
 
 class Signals:
@@ -182,6 +190,9 @@ class Supervisor:
         scratch = data.make_scratch()
         variables = dict(os.environ)
         variables["PYTHONPATH"] = environment.import_path(variables.get("PYTHONPATH"))
+        for name in _KEYS_OF_OURS:
+            # Handed over with the orders: whatever runs in the actors has no business with them.
+            variables.pop(f"{PREFIX}{name.upper()}", None)
         # What was given as an option reaches every process the same way as what was in the environment.
         for name in ("upstream_url", "upstream_key"):
             if (value := getattr(settings, name)) is not None:
@@ -214,8 +225,7 @@ class Supervisor:
             nats_url=runtime_url,
             log_url=settings.log_url or f"sqlite:///{data.path}",
         )
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        http_url = f"http://{host}:{settings.port}"
+        http_url = f"http://{reached_at(settings.host)}:{settings.port}"
         self._runtime = {
             "pid": os.getpid(),
             "http_url": http_url,
@@ -264,7 +274,7 @@ class Supervisor:
             url = self._runtime["http_url"]
             self._output.line(f"\n  {'API':<14}{url}/v1, described at {url}/docs")
             self._output.line(f"  {'Logs':<14}{self._data.path / 'logs'}")
-            self._output.snippets(url)
+            self._output.snippets(url, keyed=self._settings.admin_key is not None)
             self._output.line(
                 f"ready: {url}/v1 (rayspond {_VERSION}, started in {time.monotonic() - self._began:.1f} s; "
                 "Ctrl-C stops it)"

@@ -69,6 +69,13 @@ def test_an_option_that_makes_no_sense_is_named(tmp_path: Path, option: str, val
     assert option in refused(option, value, data_dir=tmp_path / "data")
 
 
+def test_with_an_admin_key_others_may_be_served() -> None:
+    settings = table.read({"host": "0.0.0.0", "admin_key": "operator"}, {})
+    assert settings.host == "0.0.0.0"
+    with pytest.raises(CannotStart, match="RAYSPOND_ADMIN_KEY must be printable ASCII"):
+        table.read({}, {"RAYSPOND_ADMIN_KEY": "two\nlines"})
+
+
 def test_an_environment_variable_that_makes_no_sense_is_named(tmp_path: Path) -> None:
     assert "RAYSPOND_SLOTS" in refused(data_dir=tmp_path / "data", environment={"RAYSPOND_SLOTS": "many"})
 
@@ -95,6 +102,8 @@ def test_a_log_that_this_version_cannot_use_is_refused_before_anything_starts(tm
 def test_settings_travel_by_pickle_and_show_no_secret() -> None:
     secrets = {
         "upstream_key": "sk-secret",
+        "admin_key": "sk-secret",
+        "secret_key": "sk-secret",
         "nats_url": "nats://u:sk-secret@h",
         "log_url": "postgresql://sk-secret",
     }

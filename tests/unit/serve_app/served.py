@@ -16,6 +16,7 @@ from serve_app.asgi import Api
 from serve_app.limits import Limits
 from tests.local_cluster import LocalCluster
 
+SECRET = "the secret of the tests"
 LOOPBACK = ("127.0.0.1", 50_000)
 
 
@@ -44,10 +45,11 @@ async def served(
     catalog: Catalog | None = None,
     models: Mapping[str, Model] | None = None,
     limits: Limits = Limits(),  # noqa: B008  # frozen
+    admin_key: str | None = None,
 ) -> AsyncIterator[Served]:
     """Start, and end everything."""
     async with LocalCluster(models=models) as cluster:
-        api = Api(cluster.client, catalog or Catalog(), limits=limits)
+        api = Api(cluster.client, catalog or Catalog(), secret=SECRET, admin_key=admin_key, limits=limits)
         transport = httpx.ASGITransport(app=api, client=LOOPBACK)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield Served(cluster, api, client)

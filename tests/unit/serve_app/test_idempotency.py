@@ -47,7 +47,7 @@ async def another_replica(server: Served) -> AsyncIterator[httpx.AsyncClient]:
     cluster = server.cluster
     runtime = RuntimeClient(cluster.config, cluster.store, cluster.bus, LocalSupervisor(cluster.supervisor))
     await runtime.start()
-    transport = httpx.ASGITransport(app=Api(runtime, Catalog()), client=LOOPBACK)
+    transport = httpx.ASGITransport(app=Api(runtime, Catalog(), secret="s"), client=LOOPBACK)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
     await runtime.aclose()
