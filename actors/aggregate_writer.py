@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from actors.journal import shows_nothing
 from actors.orders import AggregateOrder, RuntimeUnavailable
 from eventstore.errors import OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
-from eventstore.events import Append, Batch, Recorded, Unit
+from eventstore.events import Recorded, Unit
 from eventstore.ports import EventStore, LiveBus
 from eventstore.unit import place_of
 from runtime.aggregate import Aggregate
@@ -66,23 +67,13 @@ class AggregateWriter:
             return
         state = aggregate.fold(events, state)
         append = aggregate.append(order.stream, version, state, events)
-        recorded = await self._commit(append)
-        # Shows nothing; whoever reads the log in its order need not wait for this position.
-        self._bus.publish(
-            Batch(
-                order.stream,
-                first=0,
-                count=0,
-                frames=(),
-                version=recorded.last_version,
-                position=recorded.position,
-                tenant=aggregate.label(state).tenant,
-            )
-        )
+        recorded = await self._commit(Unit([append], documents=aggregate.documents(append, state)))
+        self._bus.publish(shows_nothing(recorded, aggregate.label(state).tenant))
 
-    async def _commit(self, append: Append) -> Recorded:
+    async def _commit(self, unit: Unit) -> Recorded:
+        (append,) = unit.appends
         try:
-            return (await self._store.append(Unit([append])))[0]
+            return (await self._store.append(unit))[0]
         except OutcomeUnknown as error:
             # Repeating it blindly could record it twice; whoever asks again is decided on what is there.
             try:

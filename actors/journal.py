@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import repeat
 from typing import Final
 
+from actors.attachment import Attachment
 from eventstore.errors import EventStoreError, Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
 from eventstore.events import NO_STREAM, Append, Batch, Claim, Document, HeadChange, NewStream, Recorded, Unit
 from eventstore.meter import METER
@@ -62,10 +63,12 @@ class Journal:
         version: int = NO_STREAM,
         epoch: int = 1,
         owner: str | None = None,
+        attachment: Attachment | None = None,
     ) -> None:
         self.stream = stream
         self.epoch = epoch
         self.owner = owner
+        self._attachment = attachment
         self._store = store
         self._bus = bus
         self._sleep = sleep
@@ -91,8 +94,8 @@ class Journal:
 
         A caller that is cancelled leaves; the commit goes on without it.  `patience` are the pauses between
         tries while the store is away.  Raises `IllegalCommand`, `ActivationLost`, `StoreUnavailable` once
-        patience is at its end, `ClaimTaken`, and `WrongExpectedVersion` where a stream that is to begin is
-        there already.
+        patience is at its end; of a creation `ClaimTaken`, what a conversation refuses it for, and
+        `WrongExpectedVersion` where the stream is there already or its conversation changed.
         """
         # Whoever cancels the caller half way must not leave a commit behind whose outcome nobody knows.
         commit = asyncio.create_task(self._obey(commands, patience, claims))
@@ -120,13 +123,15 @@ class Journal:
             if not draft.events:
                 return
             unit = replace(draft.unit(self._version, self.epoch, self.owner), claims=claims)
-            recorded = await self._commit(unit, patience)
+            recorded, *beside = await self._commit(unit, draft, patience)
             if draft.state.status is not self._state.status:
                 _CAME_TO.add(1, draft.state.status.value)
             self._state, self._version = draft.state, recorded.last_version
             self._bus.publish(draft.batch(recorded))
+            for other in beside:
+                self._bus.publish(shows_nothing(other, draft.state.project))
 
-    async def _commit(self, unit: Unit, patience: Sequence[float]) -> Recorded:
+    async def _commit(self, unit: Unit, draft: _Draft, patience: Sequence[float]) -> Sequence[Recorded]:
         """Commit exactly once, however often the store has to be asked."""
         (append,) = unit.appends
         unsure = False
@@ -138,14 +143,13 @@ class Journal:
                 # A commit of which nobody heard may have happened, also a moment after it was looked for.
                 landed = await self._landed(append) if unsure else None
                 if landed is not None:
-                    return landed
+                    return [landed]
                 if refusal is not None:
                     raise self._refused(refusal, append)
-                began = time.perf_counter()
-                (recorded,) = await self._store.append(unit)
-                _APPENDED.observe(time.perf_counter() - began)
-                return recorded
+                return await self._append(unit, draft)
             except (Fenced, WrongExpectedVersion) as error:
+                if error.stream != self.stream and append.new is None:
+                    continue  # The conversation changed; this stream is still ours, and ends all the same.
                 if not unsure or refusal is not None:
                     raise self._refused(error, append) from error
                 refusal = error
@@ -157,10 +161,18 @@ class Journal:
         if refusal is not None:
             with suppress(StoreUnavailable):
                 if (landed := await self._landed(append)) is not None:
-                    return landed
+                    return [landed]
                 raise self._refused(refusal, append)
         error_type = OutcomeUnknown if unsure else StoreUnavailable
         raise error_type(f"{self.stream!r} could not be written for {sum(patience):g} s")
+
+    async def _append(self, unit: Unit, draft: _Draft) -> Sequence[Recorded]:
+        if self._attachment is not None:
+            unit = await self._attachment.joined(unit, draft.before, draft.state)
+        began = time.perf_counter()
+        recorded = await self._store.append(unit)
+        _APPENDED.observe(time.perf_counter() - began)
+        return recorded
 
     async def _landed(self, append: Append) -> Recorded | None:
         """Where this very append came to lie, if it did."""
@@ -183,7 +195,7 @@ class _Draft:
         self.events: list[Event] = []
         self.state = state
         self._stream = stream
-        self._before = state
+        self.before = state
         self._shown: Batch | None = None
 
     def obey(self, command: Command) -> None:
@@ -197,7 +209,7 @@ class _Draft:
 
     def unit(self, version: int, epoch: int, owner: str | None) -> Unit:
         """What is to be committed behind `version`."""
-        state, ends = self.state, self.state.is_over and not self._before.is_over
+        state, ends = self.state, self.state.is_over and not self.before.is_over
         append = Append(
             self._stream,
             version,
@@ -219,6 +231,19 @@ class _Draft:
         """What followers are told, now that it is committed."""
         assert self._shown is not None, "only what holds events is committed"
         return replace(self._shown, version=recorded.last_version, position=recorded.position)
+
+
+def shows_nothing(recorded: Recorded, tenant: str) -> Batch:
+    """Tells those who read the log in its order that they need not wait for this position."""
+    return Batch(
+        recorded.stream,
+        first=0,
+        count=0,
+        frames=(),
+        version=recorded.last_version,
+        position=recorded.position,
+        tenant=tenant,
+    )
 
 
 def _joined(one: Batch, next: Batch) -> Batch:

@@ -9,21 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
+from actors.attachment import RACES_MAX, Attachment
+from actors.context import Context
 from actors.journal import BRIEF, ActivationLost, Journal
-from actors.orders import UnknownResponse
+from actors.orders import RuntimeUnavailable, UnknownResponse
 from eventstore.errors import Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
 from eventstore.events import Claim, Head
 from eventstore.ports import EventStore, LiveBus
 from runtime.agent_loop import AgentLoop
+from runtime.aggregate import Refused
 from runtime.model import JSON, Model, ModelError
-from runtime.response import codec, history
+from runtime.response import codec
 from runtime.response.commands import Activate, Cancel, Command, Create, Erase, Fail, idempotency_scope
-from runtime.response.errors import PreviousResponseInProgress, PreviousResponseNotFound
+from runtime.response.errors import PreviousResponseInProgress, PreviousResponseNotFound, ResponseError
 from runtime.response.events import ActivationStarted
-from runtime.response.items import response_of
 from runtime.response.replay import fold_stream
 from runtime.response.request import ResponseRequest
 from runtime.response.state import ResponseState, Status
@@ -77,6 +79,7 @@ class ResponseActor:
     def __init__(self, ports: ActorPorts, id: str) -> None:
         self.id = id
         self._ports = ports
+        self._reading = Context(ports.store)
         self._mailbox = asyncio.Lock()
         self._journal: Journal | None = None
         self._context: list[dict[str, Any]] | None = None
@@ -95,27 +98,18 @@ class ResponseActor:
         Nothing is written on refusal.  Whoever asks again with the same request succeeds, and only the first
         one runs it.  Raises `PreviousResponseNotFound`, `PreviousResponseInProgress`, `InvalidInput`,
         `StoreUnavailable`, `OutcomeUnknown` (nobody runs it then, even if it was made), `ClaimTaken` where
-        another response was made with its idempotency key, and `WrongExpectedVersion` where the id belongs to
-        another request.
+        another response was made with its idempotency key, `UnknownConversation`, `ConversationLocked`,
+        `RuntimeUnavailable` where its conversation kept changing, and `WrongExpectedVersion` where the id
+        belongs to another request.
         """
         async with self._mailbox:
-            command, context = await self._prepare(command)
-            host = self._ports.host.host if start else None
-            journal = self._open(owner=host)
-            commands = [command, self._activate()] if start else [command]
-            try:
-                async with asyncio.timeout(CREATE_MAX):
-                    await journal.record(*commands, patience=BRIEF, claims=_claims(command))
-            except TimeoutError:
-                journal.close()
-                raise OutcomeUnknown(f"{self.id!r} could not be written for {CREATE_MAX:g} s") from None
-            except WrongExpectedVersion as taken:
-                found = await self._find_same(command, host)
-                if found is None:
-                    raise taken
-                journal = found
-            if journal.owner is not None:
-                self._journal, self._context = journal, context
+            for _ in range(RACES_MAX):
+                try:
+                    return await self._create(command, self._ports.host.host if start else None)
+                except WrongExpectedVersion as moved:
+                    if moved.stream == self.id:
+                        raise
+            raise RuntimeUnavailable(f"others kept changing {command.request.conversation!r}")
 
     async def resume(self, head: Head) -> None:
         """Take over the stream that stands at `head`, in a new epoch; `run` records that and goes on with it.
@@ -130,7 +124,8 @@ class ResponseActor:
                 await self._put_down(state, head.epoch)
                 return
             try:
-                context = await self._read_context(state.request, state.project)
+                attachment = self._attachment(state.request)
+                context = await self._reading.read(state.request, state.project, attachment)
             except (PreviousResponseNotFound, PreviousResponseInProgress) as gone:
                 context = []
                 commands.append(Fail(self._at(), "previous_response_not_found", str(gone)))
@@ -190,6 +185,33 @@ class ResponseActor:
             raise
 
     # -- How -----------------------------------------------------------------------------------------------
+
+    async def _create(self, command: Create, host: str | None) -> None:
+        attachment = self._attachment(command.request)
+        context = None
+        try:
+            command, context = await self._reading.prepare(command, attachment)
+            journal = self._open(owner=host, attachment=attachment)
+            commands: list[Command] = [command] if host is None else [command, self._activate()]
+            await self._begin(journal, commands, _claims(command))
+        except (ResponseError, Refused, WrongExpectedVersion) as refusal:
+            if isinstance(refusal, WrongExpectedVersion) and refusal.stream != self.id:
+                raise
+            # It may be there already, and what went on since may be why it is refused now.
+            found = await self._find_same(command, host)
+            if found is None:
+                raise
+            journal = found
+        if journal.owner is not None and context is not None:
+            self._journal, self._context = journal, context
+
+    async def _begin(self, journal: Journal, commands: Sequence[Command], claims: Sequence[Claim]) -> None:
+        try:
+            async with asyncio.timeout(CREATE_MAX):
+                await journal.record(*commands, patience=BRIEF, claims=claims)
+        except TimeoutError:
+            journal.close()
+            raise OutcomeUnknown(f"{self.id!r} could not be written for {CREATE_MAX:g} s") from None
 
     async def _proceed(self, journal: Journal, context: list[dict[str, Any]]) -> None:
         ports = self._ports
@@ -252,7 +274,8 @@ class ResponseActor:
         head = await self._raise_epoch(head, owner)
         # What the former owner recorded in between; from here on it is fenced.
         state, version = await fold_stream(self._ports.store, self.id, state, version)
-        return self._open(state=state, version=version, epoch=head.epoch, owner=owner)
+        attachment = self._attachment(state.request) if state.created is not None else None
+        return self._open(state=state, version=version, epoch=head.epoch, owner=owner, attachment=attachment)
 
     async def _raise_epoch(self, head: Head, owner: str | None) -> Head:
         try:
@@ -263,6 +286,11 @@ class ResponseActor:
             if found is not None and (found.epoch, found.owner) == (head.epoch + 1, owner):
                 return found
             raise
+
+    def _attachment(self, request: ResponseRequest) -> Attachment | None:
+        if request.conversation is None:
+            return None
+        return Attachment(self._ports.store, request.conversation)
 
     def _open(self, **position: Any) -> Journal:
         return Journal(self._ports.store, self._ports.bus, self._ports.sleep, self.id, **position)
@@ -279,44 +307,8 @@ class ResponseActor:
         if (state.project, state.request) != (command.project, command.request):
             return None
         owner = host if (head.owner, head.epoch, head.version) == (host, 1, version) else None
-        return self._open(state=state, version=version, owner=owner)
-
-    async def _prepare(self, command: Create) -> tuple[Create, list[dict[str, Any]]]:
-        """The command with its references resolved, and what the model is told."""
-        request = command.request
-        if wanted := history.references(request):
-            items = await self._look_up(wanted, command.project)
-            request = replace(request, input=history.resolve(request.input, items))
-            command = replace(command, request=request)
-        context = await self._read_context(request, command.project)
-        history.check_pairing(context)
-        return command, context
-
-    async def _read_context(self, request: ResponseRequest, project: str) -> list[dict[str, Any]]:
-        parent = request.previous_response_id
-        if parent is None:
-            return history.context((), request)
-        lineage = await self._ports.store.lineage(parent, history.ITEMS)
-        return history.context(history.ancestry(lineage, parent, project), request)
-
-    async def _look_up(self, wanted: list[str], project: str) -> dict[str, history.Item]:
-        """The items that can be found in stored responses of the project."""
-        documents: dict[str, bytes | None] = {}
-        items: dict[str, history.Item] = {}
-        for item_id in wanted:
-            response_id = response_of(item_id)
-            if response_id is None:
-                continue
-            if response_id not in documents:
-                head = await self._ports.store.head(response_id)
-                ours = head is not None and head.tenant == project
-                documents[response_id] = (
-                    await self._ports.store.document(response_id, history.ITEMS) if ours else None
-                )
-            document = documents[response_id]
-            if document is not None and (item := history.find(document, item_id)) is not None:
-                items[item_id] = item
-        return items
+        attachment = self._attachment(state.request)
+        return self._open(state=state, version=version, owner=owner, attachment=attachment)
 
     def _activate(self) -> Activate:
         host = self._ports.host

@@ -10,12 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from eventstore.events import ERASED, NO_STREAM, Append, HeadChange, NewStream
+import orjson
+
+from eventstore.events import ERASED, NO_STREAM, Append, Document, HeadChange, NewStream
 from eventstore.ports import LogReader
 from runtime.event_codec import SCHEMA, EventCodec
 
 S = TypeVar("S")
 E = TypeVar("E")
+
+SNAPSHOT = "state"
+"""Kind of the document that holds a state."""
 
 EPOCH = 1
 """Of every stream that nobody owns: its versions alone decide who comes first."""
@@ -36,6 +41,19 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshots(Generic[S]):
+    """How a state is kept beside its stream, so that a long one need not be read from its start."""
+
+    shape: int
+    """Version of what `dump` gives; what was kept in another shape is not used."""
+    dump: Callable[[S], Any]
+    """The state as JSON."""
+    load: Callable[[Any], S]
+    every: int
+    """Events after which the state is kept anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregate(Generic[S, E]):
     """One kind of aggregate, with states `S` and events `E`."""
 
@@ -50,6 +68,7 @@ class Aggregate(Generic[S, E]):
     evolve: Callable[[S, E], S]
     """The state after an event.  Refuses nothing: it happened."""
     label: Callable[[S], Label]
+    snapshots: Snapshots[S] | None = None
 
     def fold(self, events: Sequence[E], state: S) -> S:
         """The state after the events."""
@@ -65,10 +84,28 @@ class Aggregate(Generic[S, E]):
         An unknown stream gives `(initial, NO_STREAM)`.  Raises `UnknownEvent` and `StoreUnavailable`.
         """
         folded = self.initial if state is None else state
+        if state is None and self.snapshots is not None:
+            folded, version = await self._kept(self.snapshots, reader, stream)
         async for record in reader.read(stream, after=version):
             folded = self.fold(self.codec.decode(record), folded)
             version = record.last_version
         return folded, version
+
+    async def _kept(self, snapshots: Snapshots[S], reader: LogReader, stream: str) -> tuple[S, int]:
+        data = await reader.document(stream, SNAPSHOT)
+        kept = orjson.loads(data) if data is not None else {}
+        if kept.get("shape") != snapshots.shape:
+            return self.initial, NO_STREAM
+        return snapshots.load(kept["state"]), kept["version"]
+
+    def documents(self, append: Append, state: S) -> list[Document]:
+        """What is kept beside the stream with an `append` after which the state is `state`."""
+        snapshots, before = self.snapshots, append.expected + 1
+        after = before + len(append.events)
+        if snapshots is None or append.erase or after // snapshots.every == before // snapshots.every:
+            return []
+        kept = {"shape": snapshots.shape, "version": after - 1, "state": snapshots.dump(state)}
+        return [Document(append.stream, SNAPSHOT, orjson.dumps(kept))]
 
     def append(self, stream: str, version: int, state: S, events: Sequence[E]) -> Append:
         """Records `events` behind `version`, after which the state is `state`; for any unit.

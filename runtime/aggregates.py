@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from runtime.aggregate import Aggregate
+from runtime.conversation.aggregate import CONVERSATION
 from runtime.project.aggregate import PROJECT
 
-AGGREGATES: Final[Mapping[str, Aggregate[Any, Any]]] = {kind.category: kind for kind in (PROJECT,)}
+AGGREGATES: Final[Mapping[str, Aggregate[Any, Any]]] = {
+    kind.category: kind for kind in (CONVERSATION, PROJECT)
+}

@@ -17,6 +17,7 @@ from runtime.catalog import Catalog
 from serve_app import openapi
 from serve_app.auth import Auth
 from serve_app.call import Call, ClientLeft
+from serve_app.conversation_routes import ConversationRoutes
 from serve_app.errors import UNEXPECTED, ApiError, problem_of
 from serve_app.guard import Guard
 from serve_app.health import Health
@@ -75,8 +76,10 @@ class Api:
             random_bytes,
             code=code,
         )
+        conversations = ConversationRoutes(runtime, limits, now, random_bytes)
         endpoints = [
             *self._responses.endpoints(),
+            *conversations.endpoints(),
             *self._models.endpoints(),
             *Health(runtime).endpoints(),
             *HostRoutes(runtime).endpoints(),

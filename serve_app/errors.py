@@ -16,6 +16,7 @@ import orjson
 from actors.orders import Overloaded, RuntimeUnavailable, UnknownResponse
 from eventstore.errors import LogCorrupted, StoreUnavailable, StreamNotFound
 from runtime.catalog import UnknownModel
+from runtime.conversation.errors import ConversationFull, ConversationLocked, UnknownConversation
 from runtime.project.errors import DefaultProject, TooManyKeys, UnknownKey, UnknownProject
 from runtime.response.errors import (
     InvalidInput,
@@ -89,6 +90,16 @@ def no_project(project: str) -> ApiError:
 def no_key(key_id: str) -> ApiError:
     """404, for operators: the project has no such key."""
     return _not_found("API key", key_id, "key_id", "key_not_found")
+
+
+def no_conversation(conversation: str, param: str = "id") -> ApiError:
+    """404: no such conversation, or none that this caller may see; one wording for both."""
+    return _not_found("Conversation", conversation, param)
+
+
+def no_item(item_id: str) -> ApiError:
+    """404: no such item."""
+    return _not_found("Item", item_id, "item_id")
 
 
 def _not_found(what: str, given: str, param: str, code: str | None = None) -> ApiError:
@@ -180,6 +191,10 @@ def _parent(code: str) -> Callable[[Exception], Problem]:
     return lambda error: Problem(400, str(error), code=code, param="previous_response_id")
 
 
+def _conversation(code: str) -> Callable[[Exception], Problem]:
+    return lambda error: Problem(400, str(error), code=code, param="conversation")
+
+
 def _newer(_: UnknownEvent) -> Problem:
     message = "A newer version of the server wrote this response; this one cannot read it."
     return Problem(503, message, UNAVAILABLE, "written_by_newer_version", headers={"retry-after": "5"})
@@ -196,6 +211,9 @@ TABLE: Final[dict[type[BaseException], Callable[[Any], Problem]]] = {
     InvalidInput: lambda error: Problem(400, error.message, param=error.param),
     PreviousResponseNotFound: _parent("previous_response_not_found"),
     PreviousResponseInProgress: _parent("previous_response_in_progress"),
+    UnknownConversation: lambda error: no_conversation(error.conversation, "conversation").problem,
+    ConversationLocked: _conversation("conversation_locked"),
+    ConversationFull: _conversation("conversation_full"),
     UnknownProject: lambda error: no_project(error.project).problem,
     UnknownKey: lambda error: no_key(error.key_id).problem,
     TooManyKeys: lambda error: Problem(400, f"Refused: {error}.", code="too_many_keys"),

@@ -42,26 +42,28 @@ class Items(NamedTuple):
     """Types of items of hosted tools."""
 
 
-def input_items(items: Sequence[JSON], limits: Limits, body_size: int) -> Items:
+def input_items(items: Sequence[JSON], limits: Limits, body_size: int, name: str = "input") -> Items:
     """Every item with its `type`, message content as a list of parts; items of hosted tools are left out.
+
+    `name` is the field that holds them.
 
     Raises `ApiError`: 422 for types and missing fields, 413 for an item that is too long, 400 for what is not
     served.  `body_size` saves measuring items that cannot be too long.
     """
     if len(items) > limits.items:
-        raise invalid([(("input",), f"List should have at most {limits.items} items", "too_long")])
+        raise invalid([((name,), f"List should have at most {limits.items} items", "too_long")])
     if body_size > limits.item:
         for index, item in enumerate(items):
             if len(orjson.dumps(item)) > limits.item:
                 message = f"An input item is longer than {limits.item:,} bytes, the most this server takes."
-                raise too_large(message, f"input[{index}]")
+                raise too_large(message, f"{name}[{index}]")
     read: list[Fields] = []
     left_out: dict[str, None] = {}
     for index, item in enumerate(items):
         if isinstance(item, dict) and isinstance(kind := item.get("type"), str) and kind in HOSTED:
             left_out[kind] = None
         else:
-            read.append(_item(item, ("input", index)))
+            read.append(_item(item, (name, index)))
     return Items(tuple(read), tuple(left_out))
 
 

@@ -23,11 +23,13 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """A body, or a part of one, as it is checked."""
+
     model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True, frozen=True)
 
 
-class Reasoning(_Body):
+class Reasoning(Body):
     """How much the model thinks, and whether it tells."""
 
     effort: Effort | None = None
@@ -36,19 +38,19 @@ class Reasoning(_Body):
     """The older name of `summary`."""
 
 
-class TextFormat(_Body):
+class TextFormat(Body):
     """Plain words."""
 
     type: Literal["text"]
 
 
-class JsonObjectFormat(_Body):
+class JsonObjectFormat(Body):
     """Any JSON object."""
 
     type: Literal["json_object"]
 
 
-class JsonSchemaFormat(_Body):
+class JsonSchemaFormat(Body):
     """JSON that fits a schema."""
 
     type: Literal["json_schema"]
@@ -58,7 +60,7 @@ class JsonSchemaFormat(_Body):
     strict: bool | None = None
 
 
-class Text(_Body):
+class Text(Body):
     """The form of the answer's text."""
 
     format: (
@@ -67,20 +69,27 @@ class Text(_Body):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class StreamOptions(_Body):
+class StreamOptions(Body):
     """Options of a streamed answer."""
 
     include_obfuscation: bool | None = None
     """Whether deltas are padded, so that their length does not betray the words to who watches the line."""
 
 
-class CreateBody(_Body):
+class ConversationRef(Body):
+    """A conversation by its id."""
+
+    id: str
+
+
+class CreateBody(Body):
     """Create one response."""
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
     input: str | list[Any] | None = ""
     instructions: str | None = None
     previous_response_id: str | None = None
+    conversation: str | ConversationRef | None = None
     background: bool | None = False
     store: bool | None = True
     stream: bool | None = False
@@ -108,7 +117,6 @@ class CreateBody(_Body):
 
 
 NOT_YET: Final[Mapping[str, str]] = {
-    "conversation": "Use previous_response_id to continue a response.",
     "prompt": "Send the prompt's text as instructions and input.",
     "context_management": "Use truncation, or send a shorter input.",
     "moderation": "Moderate the input and the output yourself.",
@@ -137,11 +145,11 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
         given = CreateBody.model_validate(body)
     except ValidationError as error:
         raise told(error) from None
+    if given.conversation is not None and given.previous_response_id is not None:
+        message = "previous_response_id and conversation exclude each other. Send one of them."
+        raise bad_request(message, "conversation", "mutually_exclusive_parameters")
     for name, remedy in NOT_YET.items():
         if body.get(name) is not None:
-            if name == "conversation" and given.previous_response_id is not None:
-                message = "previous_response_id and conversation exclude each other. Send one of them."
-                raise bad_request(message, "conversation", "mutually_exclusive_parameters")
             raise not_supported(f"'{name}'", name, remedy)
     offered = catalog.resolve(given.model).tools
     tools = read_tools(given.tools or ())
@@ -157,7 +165,7 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
             include=tuple(given.include or ()),
             max_output_tokens=_max_output_tokens(given.max_output_tokens, limits.max_output_tokens),
             max_tool_calls=given.max_tool_calls,
-            metadata=_metadata(given.metadata or {}, limits.metadata),
+            metadata=metadata_within(given.metadata or {}, limits.metadata),
             parallel_tool_calls=given.parallel_tool_calls is not False,
             tools=tools.served,
             tool_choice=tool_choice(given.tool_choice, (*tools.served, *offered), tools.left_out),
@@ -173,6 +181,7 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
             user=given.user,
             safety_identifier=given.safety_identifier,
             prompt_cache_key=given.prompt_cache_key,
+            conversation=_conversation(given.conversation),
         ),
         bool(given.stream),
         obfuscated=bool(given.stream_options and given.stream_options.include_obfuscation),
@@ -189,12 +198,16 @@ def told(error: ValidationError) -> ApiError:
 def _input(given: CreateBody, limits: Limits, body_size: int) -> Items:
     if isinstance(given.input, list):
         return input_items(given.input, limits, body_size)
-    if not given.input and given.previous_response_id is not None:
+    if not given.input and (given.previous_response_id or given.conversation) is not None:
         return Items(())  # The conversation goes on from where it stands.
     if body_size > limits.item:
         return input_items([{"role": "user", "content": given.input}], limits, body_size)
     content = [{"type": "input_text", "text": given.input or ""}]
     return Items(({"type": "message", "role": "user", "status": "completed", "content": content},))
+
+
+def _conversation(given: str | ConversationRef | None) -> str | None:
+    return given.id if isinstance(given, ConversationRef) else given
 
 
 def _max_output_tokens(tokens: int | None, ceiling: int) -> int | None:
@@ -204,7 +217,8 @@ def _max_output_tokens(tokens: int | None, ceiling: int) -> int | None:
     return tokens
 
 
-def _metadata(metadata: dict[str, Any], limit: int) -> dict[str, Any]:
+def metadata_within(metadata: dict[str, Any], limit: int) -> dict[str, Any]:
+    """The metadata.  Raises `ApiError` (422) where it is longer than `limit` bytes."""
     if metadata and len(orjson.dumps(metadata)) > limit:
         raise invalid([(("metadata",), f"Input should take at most {limit:,} bytes as JSON", "too_large")])
     return metadata

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from actors.orders import PlacementError
 from eventstore.errors import ClaimTaken, StoreUnavailable
 from eventstore.follow import follow
+from runtime.aggregate import Refused
 from runtime.catalog import Catalog
 from runtime.response.commands import Create, Idempotency
 from runtime.response.errors import ResponseError
@@ -22,6 +23,7 @@ from serve_app.errors import UNAVAILABLE, ApiError, Problem, bad_request
 from serve_app.idempotency import REPLAYED, IdempotencyKeys, erased
 from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
+from serve_app.paging import item_page, page_of
 from serve_app.request_body import Asked, read_create
 from serve_app.response_reader import SHOWN, ResponseReader
 from serve_app.router import Endpoint
@@ -34,8 +36,6 @@ DIALECTS: Final[dict[str, Literal["openai", "open_responses"]]] = {
     "openai": "openai",
     "open-responses": "open_responses",
 }
-PAGE_DEFAULT: Final = 20
-PAGE_MAX: Final = 100
 
 
 class ResponseRoutes:
@@ -92,7 +92,7 @@ class ResponseRoutes:
         command = replace(self._command(call, asked), idempotency=once)
         try:
             await self._create(call, asked, command)
-        except (ClaimTaken, ResponseError, PlacementError):
+        except (ClaimTaken, Refused, ResponseError, PlacementError):
             # Whatever it was refused for: somebody with the same key may have been faster.
             if once is None or call.begun or not await self._repeat(call, once, fields):
                 raise
@@ -187,7 +187,7 @@ class ResponseRoutes:
 
     async def index(self, call: Call) -> None:
         """A page of responses."""
-        limit, newest_first = self._page_of(call)
+        limit, newest_first = page_of(call)
         status = call.choice("status", "", *SHOWN)
         after = call.query("after")
         responses = self._responses(call)
@@ -204,34 +204,12 @@ class ResponseRoutes:
 
     async def input_items(self, call: Call) -> None:
         """A page of a response's input."""
-        limit, newest_first = self._page_of(call)
         responses = self._responses(call)
         items = await responses.input_items((await responses.find(call.params["response_id"])).stream)
-        if newest_first:
-            items.reverse()
-        after = call.query("after")
-        if after is not None:
-            ids = [item["id"] for item in items]
-            if after not in ids:
-                raise bad_request("after names no item of this input.", "after", "invalid_value")
-            items = items[ids.index(after) + 1 :]
-        page = items[:limit]
-        await call.answer_json(
-            {
-                "object": "list",
-                "data": page,
-                "first_id": page[0]["id"] if page else None,
-                "last_id": page[-1]["id"] if page else None,
-                "has_more": len(items) > limit,
-            }
-        )
+        await call.answer_json(item_page(call, items))
 
     def _responses(self, call: Call) -> ResponseReader:
         return ResponseReader(self._reader, call.principal.project)
-
-    def _page_of(self, call: Call) -> tuple[int, bool]:
-        limit = call.number("limit", PAGE_DEFAULT, 1, PAGE_MAX)
-        return limit, call.choice("order", "desc", "asc", "desc") == "desc"
 
     # -- Ending --------------------------------------------------------------------------------------------
 

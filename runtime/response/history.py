@@ -21,6 +21,7 @@ from runtime.response.snapshot import response_object
 from runtime.response.wire import dumps
 
 Item = Mapping[str, JSON]
+Items = Sequence[Item]
 
 SNAPSHOT: Final = "snapshot"
 """Kind of the document that holds the finished response object."""
@@ -28,6 +29,7 @@ ITEMS: Final = "items"
 """Kind of the document that holds what a later response continues: `{"input": [...], "output": [...]}`."""
 
 _RUNNING: Final = (Status.QUEUED, Status.IN_PROGRESS)
+_ANSWERED: Final = (Status.COMPLETED, Status.INCOMPLETE)
 # What is half said is kept for the audit, but a model is not told of it.
 _WHOLE_OR_NOT_AT_ALL: Final = (*CALLS, "reasoning")
 
@@ -69,12 +71,25 @@ def ancestry(
     return found
 
 
-def context(ancestors: Iterable[bytes], request: ResponseRequest) -> list[dict[str, Any]]:
-    """What the model is told: every ancestor's input and output, then the new input.
+def conversation_items(state: ResponseState) -> tuple[dict[str, Any], ...]:
+    """What a response that is over adds to its conversation: its input, and what it said as a whole.
+
+    Nothing where there is no answer: whoever asks again sends the input again.
+    """
+    assert state.is_over, "what still runs may change"
+    if state.status not in _ANSWERED:
+        return ()
+    return (*_with_ids(state), *filter(_is_whole, state.context_items))
+
+
+def context(
+    ancestors: Iterable[bytes], request: ResponseRequest, conversation: Items = ()
+) -> list[dict[str, Any]]:
+    """What the model is told: every ancestor's input and output, or a conversation, then the new input.
 
     Items keep their `_upstream` (see `ModelRequest.items`).  References must have been resolved.
     """
-    told: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = [dict(item) for item in conversation if _is_whole(item)]
     for document in ancestors:
         items = orjson.loads(document)
         told += [item for item in (*items["input"], *items["output"]) if _is_whole(item)]

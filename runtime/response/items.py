@@ -76,6 +76,11 @@ def call_of(item: Mapping[str, JSON]) -> str:
     return str(item.get("call_id"))
 
 
+def fresh_id(kind: str, random_bytes: bytes, index: int) -> str:
+    """The id of an item that no response holds, from 16 random bytes and its place among those with them."""
+    return _derived(_PREFIXES.get(kind, "item"), random_bytes.hex(), index | _INPUT, 0)
+
+
 def response_of(item_id: str) -> str | None:
     """The id of the response whose item this is, or None for an id that is not ours."""
     match = _ITEM_ID.fullmatch(item_id)
@@ -89,10 +94,13 @@ def with_id(item: Mapping[str, JSON], response_id: str, index: int) -> dict[str,
     """
     given = item.get("id")
     known = isinstance(given, str) and response_of(given) is not None
-    kind = str(item["type"])
-    listed = {"id": given if known else input_id(response_id, kind, index)}
-    listed |= {key: value for key, value in item.items() if key != "id"}
-    if kind in _WITH_STATUS:
+    return known_as(str(given) if known else input_id(response_id, str(item["type"]), index), item)
+
+
+def known_as(id: str, item: Mapping[str, JSON]) -> dict[str, Any]:
+    """The item as it is listed under that id, whatever id it had."""
+    listed = {"id": id} | {key: value for key, value in item.items() if key != "id"}
+    if item["type"] in _WITH_STATUS:
         listed.setdefault("status", "completed")
     return listed
 

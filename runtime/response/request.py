@@ -45,6 +45,8 @@ class ResponseRequest:
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    conversation: str | None = None
+    """The conversation that it goes on with, and adds to."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults: the recorded form."""

@@ -94,6 +94,8 @@ def _echo(request: ResponseRequest) -> dict[str, Any]:
     }
     if request.user is not None:
         echo["user"] = request.user
+    if request.conversation is not None:
+        echo["conversation"] = {"id": request.conversation}
     return echo
 
 

@@ -170,6 +170,13 @@ SCENARIOS: Final[Mapping[str, Sequence[Command]]] = {
         say(ItemOpened("message"), TextDelta(" again."), ItemClosed(), CallEnded("stop", USAGE)),
         FINISH,
     ],
+    "in_a_conversation": [
+        create(ResponseRequest(model="simulated", input=(QUESTION,), conversation="conv_" + "c0" * 16)),
+        ACTIVATE,
+        begin(),
+        say(*SAID, ItemClosed(), CallEnded("stop", USAGE)),
+        FINISH,
+    ],
     "cancelled_in_the_queue_then_erased": [
         create(ResponseRequest(model="simulated", background=True, store=False), queued=True),
         CANCEL,

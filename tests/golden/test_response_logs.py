@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import orjson
 import pytest
 
-from eventstore.events import Record
 from runtime.response.codec import decode
 from runtime.response.events import Erased
 from runtime.response.snapshot import snapshot_bytes
 from runtime.response.state import INITIAL, step
 from tests.golden.scenarios import SCENARIOS
-from tests.golden.write_logs import LOGS, RELEASE, log_lines, run
+from tests.golden.write_logs import LOGS, RELEASE, log_lines, read_line, run
 from tests.running import RESPONSE_ID
 
 RECORDED = sorted(LOGS.glob("*/*.log.jsonl"))
@@ -24,7 +22,7 @@ def test_a_recorded_log_shows_the_same_bytes(log: Path) -> None:
     """Frames, final snapshot and recorded digest are those of the day on which it was written."""
     state, wire, digest = INITIAL, [], None
     for line in log.read_bytes().splitlines():
-        for event in decode(_record(line)):
+        for event in decode(read_line(line, RESPONSE_ID)):
             shown, state = step(state, event)
             wire += shown
             digest = getattr(event, "shown", digest)
@@ -41,19 +39,3 @@ def test_todays_decisions_write_the_recorded_bytes(name: str) -> None:
     """The payloads are a file format: what is written today is what this release's golden log holds."""
     recorded = LOGS / RELEASE / f"{name}.log.jsonl"
     assert log_lines(run(SCENARIOS[name]).records) == recorded.read_bytes()
-
-
-def _record(line: bytes) -> Record:
-    stored = orjson.loads(line)
-    return Record(
-        position=1,
-        stream=RESPONSE_ID,
-        first_version=stored["version"],
-        types=tuple(stored["types"]),
-        schema=stored["schema"],
-        epoch=1,
-        recorded_at=0,
-        digest=b"",
-        chain=b"",
-        payload=tuple(text.encode() for text in stored["payload"]),
-    )

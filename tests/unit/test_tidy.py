@@ -92,7 +92,7 @@ def test_docstrings_are_sentences() -> None:
 def test_nobody_reads_the_clock_or_chance_where_it_is_decided() -> None:
     """What import-linter cannot see: modules of the standard library."""
     outside = {"time", "datetime", "random", "secrets", "uuid", "socket", "subprocess", "threading"}
-    deciding = (ROOT / "runtime/response", ROOT / "runtime/project")
+    deciding = tuple(ROOT / "runtime" / noun for noun in ("response", "project", "conversation"))
     for path in sorted(path for folder in deciding for path in folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

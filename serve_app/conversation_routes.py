@@ -1,0 +1,158 @@
+"""The endpoints under `/v1/conversations`: parse, command, read.  No rules here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from actors.orders import AggregateOrder
+from runtime.conversation.aggregate import CATEGORY, CONVERSATION
+from runtime.conversation.commands import (
+    AddItems,
+    ChangeMetadata,
+    Command,
+    CreateConversation,
+    EraseConversation,
+    RemoveItem,
+)
+from runtime.conversation.events import Item
+from runtime.conversation.state import ConversationState, is_conversation_id, new_conversation_id
+from serve_app.call import Call
+from serve_app.conversation_body import read_conversation, read_items, read_metadata
+from serve_app.errors import no_conversation, no_item
+from serve_app.json_body import parse_object, read_body
+from serve_app.limits import Limits
+from serve_app.paging import item_list, item_page
+from serve_app.router import Endpoint
+from serve_app.runtime_port import Runtime
+
+
+class ConversationRoutes:
+    """Handlers; each answers its call once or raises."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        limits: Limits,
+        now: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._runtime = runtime
+        self._limits = limits
+        self._now = now
+        self._random_bytes = random_bytes
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """The rows of the table."""
+        one = "/v1/conversations/{conversation_id}"
+        items = one + "/items"
+        item = items + "/{item_id}"
+        return (
+            Endpoint("POST", "/v1/conversations", self.create, "Begin a conversation"),
+            Endpoint("GET", one, self.show, "Show a conversation"),
+            Endpoint("POST", one, self.update, "Replace a conversation's metadata"),
+            Endpoint("DELETE", one, self.delete, "Erase a conversation; its responses stay"),
+            Endpoint("POST", items, self.add_items, "Add items to a conversation"),
+            Endpoint("GET", items, self.list_items, "List the items of a conversation"),
+            Endpoint("GET", item, self.show_item, "Show an item of a conversation"),
+            Endpoint("DELETE", item, self.remove_item, "Remove an item from a conversation"),
+        )
+
+    # -- Conversations -------------------------------------------------------------------------------------
+
+    async def create(self, call: Call) -> None:
+        """Begin one, perhaps with items."""
+        fields, size = await self._fields(call)
+        items, metadata = read_conversation(fields, self._limits, size, self._random_bytes(16))
+        id, who = new_conversation_id(self._random_bytes(16)), call.principal
+        at = int(self._now())
+        await self._obey(CreateConversation(id, who.project, who.key_id, at, metadata, items))
+        await call.answer_json(_shown(ConversationState(id, created_at=at, metadata=metadata)))
+
+    async def show(self, call: Call) -> None:
+        """One as it stands."""
+        await call.answer_json(_shown(await self._find(call)))
+
+    async def update(self, call: Call) -> None:
+        """Replace its metadata."""
+        fields, _ = await self._fields(call)
+        metadata = read_metadata(fields, self._limits)
+        id = (await self._find(call)).id
+        await self._obey(ChangeMetadata(id, call.principal.project, metadata, call.principal.by))
+        await call.answer_json(_shown(await self._find(call)))
+
+    async def delete(self, call: Call) -> None:
+        """Erase it."""
+        id = (await self._find(call)).id
+        at = int(self._now())
+        await self._obey(EraseConversation(id, call.principal.project, at, call.principal.by))
+        await call.answer_json({"id": id, "object": "conversation.deleted", "deleted": True})
+
+    # -- Items ---------------------------------------------------------------------------------------------
+
+    async def add_items(self, call: Call) -> None:
+        """Add items, and show them under their new ids."""
+        fields, size = await self._fields(call)
+        items = read_items(fields, self._limits, size, self._random_bytes(16))
+        id = (await self._find(call)).id
+        await self._obey(AddItems(id, call.principal.project, items, call.principal.by))
+        await call.answer_json(item_list(items))
+
+    async def list_items(self, call: Call) -> None:
+        """A page of its items."""
+        state = await self._find(call)
+        await call.answer_json(item_page(call, [_told(item) for item in state.items]))
+
+    async def show_item(self, call: Call) -> None:
+        """One of its items."""
+        await call.answer_json(_told(_item_of(await self._find(call), call)))
+
+    async def remove_item(self, call: Call) -> None:
+        """Remove an item, and show the conversation."""
+        state = await self._find(call)
+        item = _item_of(state, call)
+        project, by = call.principal.project, call.principal.by
+        await self._obey(RemoveItem(state.id, project, str(item["id"]), by))
+        await call.answer_json(_shown(state))
+
+    # -- How -----------------------------------------------------------------------------------------------
+
+    async def _fields(self, call: Call) -> tuple[Mapping[str, Any], int]:
+        """The body, which may be empty, and its size."""
+        body = await read_body(call, self._limits.body, self._limits.body_seconds)
+        return parse_object(body) if body.strip() else {}, len(body)
+
+    async def _find(self, call: Call) -> ConversationState:
+        """The conversation that the path names.  Raises `ApiError` (404)."""
+        id = call.params["conversation_id"]
+        if is_conversation_id(id):
+            state, _ = await CONVERSATION.read(self._runtime.reader, id)
+            if state.belongs_to(call.principal.project):
+                return state
+        raise no_conversation(id)
+
+    async def _obey(self, command: Command) -> None:
+        await self._runtime.change(AggregateOrder(CATEGORY, command.conversation, command))
+
+
+def _item_of(state: ConversationState, call: Call) -> Item:
+    id = call.params["item_id"]
+    item = state.item(id)
+    if item is None:
+        raise no_item(id)
+    return item
+
+
+def _shown(state: ConversationState) -> dict[str, Any]:
+    """The conversation object."""
+    return {
+        "id": state.id,
+        "object": "conversation",
+        "created_at": state.created_at,
+        "metadata": state.metadata,
+    }
+
+
+def _told(item: Item) -> dict[str, Any]:
+    """The item without what only its upstream may see again."""
+    return {key: value for key, value in item.items() if key != "_upstream"}

@@ -1,0 +1,42 @@
+"""Lists of items, page by page: clients go on behind the last id that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from serve_app.call import Call
+from serve_app.errors import bad_request
+
+PAGE_DEFAULT: Final = 20
+PAGE_MAX: Final = 100
+
+
+def page_of(call: Call) -> tuple[int, bool]:
+    """How many entries a page has, and whether the newest come first.  Raises `ApiError` (400)."""
+    limit = call.number("limit", PAGE_DEFAULT, 1, PAGE_MAX)
+    return limit, call.choice("order", "desc", "asc", "desc") == "desc"
+
+
+def item_page(call: Call, items: Sequence[Any]) -> dict[str, Any]:
+    """The page of `items`, given the oldest first, that the query asks for.  Raises `ApiError` (400)."""
+    limit, newest_first = page_of(call)
+    ordered = list(reversed(items)) if newest_first else list(items)
+    after = call.query("after")
+    if after is not None:
+        ids = [item["id"] for item in ordered]
+        if after not in ids:
+            raise bad_request("after names no item of this list.", "after", "invalid_value")
+        ordered = ordered[ids.index(after) + 1 :]
+    return item_list(ordered[:limit], has_more=len(ordered) > limit)
+
+
+def item_list(items: Sequence[Any], *, has_more: bool = False) -> dict[str, Any]:
+    """The list object."""
+    return {
+        "object": "list",
+        "data": items,
+        "first_id": items[0]["id"] if items else None,
+        "last_id": items[-1]["id"] if items else None,
+        "has_more": has_more,
+    }
