@@ -10,7 +10,8 @@ from typing import Any, Final
 import orjson
 
 from serve_app.call import Call
-from serve_app.request_body import CreateBody
+from serve_app.conversation_body import ConversationBody, ItemsBody, MetadataBody
+from serve_app.request_body import Body, CreateBody
 from serve_app.response_reader import SHOWN
 from serve_app.router import Endpoint
 
@@ -32,8 +33,18 @@ QUERIES_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "GET /v1/responses": (*_PAGE, "status"),
     "GET /v1/responses/{response_id}": ("stream", "starting_after", "include_obfuscation", "include[]"),
     "GET /v1/responses/{response_id}/input_items": (*_PAGE, "include[]"),
+    "POST /v1/conversations/{conversation_id}/items": ("include[]",),
+    "GET /v1/conversations/{conversation_id}/items": (*_PAGE, "include[]"),
+    "GET /v1/conversations/{conversation_id}/items/{item_id}": ("include[]",),
 }
 """Which of them an endpoint reads."""
+BODIES: Final[Mapping[str, type[Body]]] = {
+    "POST /v1/responses": CreateBody,
+    "POST /v1/conversations": ConversationBody,
+    "POST /v1/conversations/{conversation_id}": MetadataBody,
+    "POST /v1/conversations/{conversation_id}/items": ItemsBody,
+}
+"""What an endpoint reads a body as."""
 STREAMING: Final = ("POST /v1/responses", "GET /v1/responses/{response_id}")
 SHOWING_A_RESPONSE: Final = (*STREAMING, "POST /v1/responses/{response_id}/cancel")
 _ERROR: Final[JSON] = {
@@ -105,9 +116,10 @@ def describe(table: Sequence[Endpoint]) -> dict[str, Any]:
     for endpoint in table:
         path = re.sub(r"\{(\w+):path\}", r"{\1}", endpoint.path)
         paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, path)
-    body = CreateBody.model_json_schema(ref_template=REF)
-    parts = body.pop("$defs", {})
-    schemas = {"CreateBody": body, **parts, "Error": _ERROR, "Response": _RESPONSE}
+    schemas: dict[str, JSON] = {"Error": _ERROR, "Response": _RESPONSE}
+    for model in BODIES.values():
+        body = model.model_json_schema(ref_template=REF)
+        schemas |= {**body.pop("$defs", {}), model.__name__: body}
     about = "The Responses API of a self-hosted agent runtime."
     return {
         "openapi": "3.1.0",
@@ -127,10 +139,10 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
         for name in QUERIES_OF.get(f"{endpoint.method} {path}", ())
     ]
     operation: dict[str, Any] = {"summary": endpoint.summary, "parameters": parameters}
-    if endpoint.method == "POST" and path == "/v1/responses":
-        operation["requestBody"] = {"required": True, "content": _json("CreateBody")}
     content: dict[str, Any] = {"application/json": {}}
     name = f"{endpoint.method} {path}"
+    if name in BODIES:
+        operation["requestBody"] = {"required": True, "content": _json(BODIES[name].__name__)}
     if name in SHOWING_A_RESPONSE:
         content = _json("Response")
     if name in STREAMING:

@@ -130,8 +130,6 @@ def test_two_contradicting_efforts_are_a_422_and_an_alias_alone_is_an_effort() -
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"conversation": "conv_1"}, "conversation"),
-        ({"conversation": {"id": "conv_1"}}, "conversation"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"context_management": [{"type": "compaction"}]}, "context_management"),
         ({"moderation": {"model": "x"}}, "moderation"),
