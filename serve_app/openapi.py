@@ -11,6 +11,7 @@ import orjson
 
 from serve_app.call import Call
 from serve_app.conversation_body import ConversationBody, ItemsBody, MetadataBody
+from serve_app.project_bodies import KeyBody, ProjectBody, QuotaBody, RotateBody
 from serve_app.request_body import Body, CreateBody
 from serve_app.response_reader import SHOWN
 from serve_app.router import Endpoint
@@ -26,6 +27,7 @@ QUERIES: Final[Mapping[str, JSON]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
     "status": {"type": "string", "enum": list(SHOWN)},
+    "include_archived": {"type": "boolean", "default": False},
 }
 """Every query parameter."""
 _PAGE: Final = ("after", "limit", "order")
@@ -36,6 +38,8 @@ QUERIES_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "POST /v1/conversations/{conversation_id}/items": ("include[]",),
     "GET /v1/conversations/{conversation_id}/items": (*_PAGE, "include[]"),
     "GET /v1/conversations/{conversation_id}/items/{item_id}": ("include[]",),
+    "GET /v1/organization/projects": ("after", "limit", "include_archived"),
+    "GET /v1/organization/projects/{project_id}/api_keys": ("after", "limit"),
 }
 """Which of them an endpoint reads."""
 BODIES: Final[Mapping[str, type[Body]]] = {
@@ -43,6 +47,11 @@ BODIES: Final[Mapping[str, type[Body]]] = {
     "POST /v1/conversations": ConversationBody,
     "POST /v1/conversations/{conversation_id}": MetadataBody,
     "POST /v1/conversations/{conversation_id}/items": ItemsBody,
+    "POST /v1/organization/projects": ProjectBody,
+    "POST /v1/organization/projects/{project_id}": ProjectBody,
+    "POST /v1/organization/projects/{project_id}/api_keys": KeyBody,
+    "POST /v1/organization/projects/{project_id}/api_keys/{key_id}/rotate": RotateBody,
+    "POST /v1/organization/projects/{project_id}/quota": QuotaBody,
 }
 """What an endpoint reads a body as."""
 STREAMING: Final = ("POST /v1/responses", "GET /v1/responses/{response_id}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from serve_app.call import Call
 from serve_app.json_body import parse_object, read_body
-from serve_app.request_body import told
+from serve_app.request_body import Body, told
 
 BODY_BYTES_MAX: Final = 64 * 1024
 BODY_SECONDS_MAX: Final = 30.0
@@ -21,23 +21,19 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f
 Bound = Annotated[int | None, Field(ge=0, le=LIMIT_MAX)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True, frozen=True)
-
-
-class ProjectBody(_Body):
+class ProjectBody(Body):
     """A project's name."""
 
     name: Name
 
 
-class KeyBody(_Body):
+class KeyBody(Body):
     """A key's name, by which people know it."""
 
     name: Name
 
 
-class RotateBody(_Body):
+class RotateBody(Body):
     """How the old key gives way to the new one."""
 
     name: Name | None = None
@@ -46,7 +42,7 @@ class RotateBody(_Body):
     """How long the old key goes on working."""
 
 
-class QuotaBody(_Body):
+class QuotaBody(Body):
     """Bounds; null lifts one, and what is not named stays as it is."""
 
     requests_per_minute: Bound = None
@@ -56,7 +52,7 @@ class QuotaBody(_Body):
     stored_bytes: Bound = None
 
 
-B = TypeVar("B", bound=BaseModel)
+B = TypeVar("B", bound=Body)
 
 
 async def read_as(call: Call, kind: type[B], *, optional: bool = False) -> B:
