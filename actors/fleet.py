@@ -202,19 +202,34 @@ class Fleet:
 
     async def _start(self, spec: HostSpec) -> Host:
         if spec.isolation != "shared":
-            alone = [host for host in self.hosts.values() if host.spec.isolation != "shared"]
-            if len(alone) + self._starting["alone"] >= self._config.hosts_max:
-                raise Overloaded(retry_after=1.0)
+            self._make_room(spec.isolation)
         kind = "shared" if spec.isolation == "shared" else "alone"
         self._starting[kind] += 1
+        handle: HostHandle | None = None
         try:
             handle = await self._factory.start(spec)
             return self._add(spec, handle, await handle.info())
         except HostDied as error:
             log.warning("host %s did not come up: %s", spec.name, error)
+            if handle is not None:
+                handle.kill()  # Nobody would ever give it work, or end it.
             raise RuntimeUnavailable("a host did not come up") from error
         finally:
             self._starting[kind] -= 1
+
+    def _make_room(self, isolation: str) -> None:
+        """See to it that one more host of one response may be started.
+
+        A warm one of the other kind, which nobody uses, gives way: it would keep its place for ever.
+        """
+        alone = [host for host in self.hosts.values() if host.spec.isolation != "shared"]
+        if len(alone) + self._starting["alone"] < self._config.hosts_max:
+            return
+        for host in alone:
+            if host.spec.isolation == "exclusive" != isolation and host.free > 0:
+                self.remove(host)
+                return
+        raise Overloaded(retry_after=1.0)
 
     def _add(self, spec: HostSpec, handle: HostHandle, info: HostInfo) -> Host:
         host = Host(spec, handle, info, since=self._now())

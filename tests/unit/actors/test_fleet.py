@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actors.fleet import Fleet
-from actors.hosts import HostDied, HostSpec
+from actors.hosts import HostDied, HostSpec, HostUnreachable
 from actors.orders import RuntimeUnavailable
 from actors.supervisor import Supervisor
 from tests.local_cluster import CONFIG, LocalCluster, LocalHost
@@ -129,3 +129,36 @@ async def test_hosts_found_late_do_not_stay_beyond_those_that_are_wanted(cluster
     cluster.factory.left = [cluster.factory.started[-1]]
     await until(extra.gone)
     assert len(living(cluster)) == 2
+
+
+async def test_a_host_that_does_not_answer_its_first_question_is_ended(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows it, so nobody would give it work or end it."""
+    start, begun = cluster.factory.start, set(cluster.factory.hosts)
+
+    async def start_out_of_reach(spec: HostSpec) -> LocalHost:
+        host = await start(spec)
+        monkeypatch.setattr(host, "info", out_of_reach)
+        return host
+
+    async def out_of_reach() -> Any:
+        raise HostUnreachable("the test says so")
+
+    monkeypatch.setattr(cluster.factory, "start", start_out_of_reach)
+    with pytest.raises(RuntimeUnavailable, match="a host did not come up"):
+        await cluster.supervisor.reserve("resp_1", "exclusive", "simulated")
+    await until(lambda: set(living(cluster)) == begun)
+
+
+async def test_a_warm_host_that_nobody_uses_gives_way_to_one_of_the_other_kind() -> None:
+    """It would keep its place for ever, and what needs a host of the other kind would wait as long."""
+    async with LocalCluster(replace(CONFIG, hosts_max=1)) as cluster:
+        first = create()
+        first = replace(first, agent={**first.agent, "isolation": "exclusive"})
+        await cluster.client.create(first)
+        assert (await read(cluster, first.id))[-1]["type"] == "response.completed"
+        second = create(background=True)
+        second = replace(second, agent={**second.agent, "isolation": "dedicated"})
+        await cluster.client.create(second)
+        assert (await read(cluster, second.id))[-1]["type"] == "response.completed"
