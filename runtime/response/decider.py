@@ -39,8 +39,7 @@ def decide(command: c.Command, state: ResponseState) -> list[e.Event]:
         case c.Erase():
             return _erase(command, state)
         case c.Activate():
-            _refuse_unless(state.status in (Status.QUEUED, Status.IN_PROGRESS), command, state)
-            return [e.ActivationStarted(command.host, command.actor, command.node, command.pid)]
+            return _activate(command, state)
         case c.BeginCall():
             return [_begin_call(command, state)]
         case c.RecordOutput():
@@ -74,6 +73,13 @@ def _create(command: c.Create, state: ResponseState) -> list[e.Event]:
             code=command.code,
         )
     ]
+
+
+def _activate(command: c.Activate, state: ResponseState) -> list[e.Event]:
+    if state.is_over:
+        return []  # Whoever ended it, while a host made ready to run it, has won.
+    _refuse_unless(state.status != Status.NEW, command, state)
+    return [e.ActivationStarted(command.host, command.actor, command.node, command.pid)]
 
 
 def _begin_call(command: c.BeginCall, state: ResponseState) -> e.ModelCallStarted:
