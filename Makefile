@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ARGS ?=
 FAST := tests/unit tests/contract tests/property tests/golden
+SEEDS ?= 1000:11000
 
-.PHONY: serve test test-fast check bench lock clean help
+.PHONY: serve test test-fast test-all check bench lock clean help
 
 help: ## What can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 20
@@ -20,11 +21,14 @@ serve: .venv/ready ## Set up and run everything; Ctrl-C ends it.
 	@exec $(BIN)/rayspond serve $(ARGS)
 
 test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HTTP.
-	@$(BIN)/python -m pytest -q -n auto $(FAST) $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto $(FAST) tests/simulator $(ARGS)
 	@$(BIN)/python -m pytest -q tests/integration tests/e2e $(ARGS)
 
 test-fast: .venv/ready ## The tests without Ray: under a minute.
 	@$(BIN)/python -m pytest -q -n auto $(FAST) $(ARGS)
+
+test-all: test ## All tests, and what takes longer: many seeds of the simulator.
+	@$(BIN)/python -m tests.simulator --seeds $(SEEDS)
 
 check: .venv/ready ## Lint, types twice, and the direction of imports.
 	@$(BIN)/ruff check .

@@ -26,6 +26,7 @@ class LeaseKeeper:
         self._lost = lost
         self._interval = interval
         self._stop = threading.Event()
+        self._misses = 0
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def start(self) -> None:
@@ -37,22 +38,29 @@ class LeaseKeeper:
         """Let the lease run out."""
         self._stop.set()
 
+    def beat(self) -> bool:
+        """Renew once; False where there is no lease any more, which `lost` was told."""
+        try:
+            self._renew()
+        except LeaseLost:
+            self._lost()
+            return False
+        except EventStoreError as error:
+            # While the store is away nobody can take over either: leases stretch.
+            log.warning("lease not renewed: %s", error)
+            self._misses += 1
+        except Exception:
+            # A keeper that stops takes its host with it, which is worse than a renewal that is missed.
+            log.exception("lease not renewed")
+            self._misses += 1
+        return True
+
     def _keep(self) -> None:
         looked = time.monotonic()
         while not self._stop.wait(self._interval):
-            before, missed = looked, True
-            try:
-                self._renew()
-                missed = False
-            except LeaseLost:
-                self._lost()
+            before, missed = looked, self._misses
+            if not self.beat():
                 return
-            except EventStoreError as error:
-                # While the store is away nobody can take over either: leases stretch.
-                log.warning("lease not renewed: %s", error)
-            except Exception:
-                # A keeper that stops takes its host with it, which is worse than a renewal that is missed.
-                log.exception("lease not renewed")
             looked = time.monotonic()
-            if missed:
+            if self._misses > missed:
                 _AWAY.add(looked - before)

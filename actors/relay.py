@@ -14,12 +14,10 @@ from typing import Final
 import orjson
 
 from eventstore.events import Batch
-from eventstore.nats_bus import NatsLiveBus
 from eventstore.nats_connection import NatsConnection
-from eventstore.nats_public import JetStreamSettings, NatsPublicBus
 from eventstore.nats_subjects import safe_token
-from eventstore.ports import EventStore
-from eventstore.relay import Message, Relay
+from eventstore.ports import EventStore, PublicBus
+from eventstore.relay import LiveTap, Message, Relay
 from eventstore.renders import Renders
 from runtime.response.replay import ResponseReplay
 
@@ -73,15 +71,15 @@ def messages(batch: Batch, incarnation: str, payload_max: int = PAYLOAD_MAX) -> 
     return made
 
 
-def response_relay(store: EventStore, live: NatsLiveBus, settings: JetStreamSettings | None = None) -> Relay:
-    """The relay of all responses, over the live bus's own connection.  Run it as one task: `run()`."""
+def response_relay(store: EventStore, live: LiveTap, public: PublicBus) -> Relay:
+    """The relay of all responses.  Run it as one task: `run()`."""
 
     async def open_replay(stream: str) -> ResponseReplay | None:
         head = await store.head(stream)
         known = head is not None and head.category in CATEGORIES
         return ResponseReplay(store, stream) if known else None
 
-    return Relay(store, live, NatsPublicBus(live.connection, settings), Renders(open_replay).batch, messages)
+    return Relay(store, live, public, Renders(open_replay).batch, messages)
 
 
 def relay_warnings(relay: Relay, connection: NatsConnection) -> list[str]:

@@ -17,7 +17,7 @@ from actors.view import ResponseView
 from eventstore.meter import METER
 from eventstore.nats_bus import NatsLiveBus
 from eventstore.nats_connection import NatsConnection, count_bus
-from eventstore.nats_public import JetStreamSettings
+from eventstore.nats_public import JetStreamSettings, NatsPublicBus
 from eventstore.relay import Relay
 from eventstore.sql.sqlite import SqliteEventStore
 from runtime.catalog import Catalog, UnknownModel
@@ -59,7 +59,8 @@ class SupervisorParts:
             await bus.aclose()
             await store.aclose()
             raise
-        return cls(supervisor, store, bus, response_relay(store, bus, _jetstream(config)))
+        public = NatsPublicBus(bus.connection, _jetstream(config))
+        return cls(supervisor, store, bus, response_relay(store, bus, public))
 
     def warnings(self) -> list[str]:
         """What is not as it should be although responses are served, in sentences."""
