@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import psutil
 
-from tests.launching import Instance
+from tests.launching import Instance, until
 
 HOST = "ray::HostProcess"
 REPLICA = "ray::ServeReplica"
@@ -29,6 +29,24 @@ def memory(processes: Iterable[psutil.Process]) -> int:
         except psutil.Error:
             continue
     return total
+
+
+def kill_all(server: Instance) -> None:
+    """`kill -9` of every process at once; nothing is told to anybody."""
+    everything = [*server.note_everything(), psutil.Process(server.process.pid)]
+    for process in everything:
+        process.suspend()
+    for process in everything:
+        process.kill()
+    server.process.wait(10)
+    until(lambda: not any(_lives(process) for process in everything), 10, "the end of every process")
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _is(process: psutil.Process, names: tuple[str, ...]) -> bool:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import httpx
 import openai
-import psutil
 import pytest
 
 from tests.e2e.conftest import SERVER_LIMIT_S, connect
 from tests.e2e.log import findings
+from tests.e2e.parts import kill_all
 from tests.e2e.upstream import Upstream
 from tests.e2e.wire import check_whole, id_of, opened, replayed, text_of
 from tests.fakes.script import words
-from tests.launching import Instance, until
+from tests.launching import Instance
 
 LONG = "fake?deltas=150&interval_ms=100&goes_on=1&key=restart"
 TEXT = "".join(words(150))
@@ -46,7 +46,7 @@ async def test_killed_and_started_again(
 
     first = await asyncio.to_thread(start)
     finished, unfinished, shown = await _before(first)
-    _kill_all(first)
+    kill_all(first)
     assert await findings(tmp_path / "data") == []
 
     second = await asyncio.to_thread(start)
@@ -90,24 +90,6 @@ async def _before(
             unfinished.append(id_of(heard[0]))
             shown.append(heard)
         return finished, unfinished, shown
-
-
-def _kill_all(server: Instance) -> None:
-    """`kill -9` of every process at once; nothing is told to anybody."""
-    everything = [*server.note_everything(), psutil.Process(server.process.pid)]
-    for process in everything:
-        process.suspend()
-    for process in everything:
-        process.kill()
-    server.process.wait(10)
-    until(lambda: not any(_lives(process) for process in everything), 10, "the end of every process")
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def _conversation_goes_on(client: openai.OpenAI, upstream: Upstream, finished: str, resumed: str) -> None:
