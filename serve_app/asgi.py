@@ -74,6 +74,7 @@ class Api:
             limits,
             now,
             random_bytes,
+            secret=secret,
             code=code,
         )
         conversations = ConversationRoutes(runtime, limits, now, random_bytes)

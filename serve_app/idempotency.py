@@ -40,21 +40,19 @@ class Earlier(NamedTuple):
 
 
 class IdempotencyKeys:
-    """The keys of requests, each of them its project's.  Every method raises `StoreUnavailable`."""
+    """The keys of requests, each of them its project's."""
 
-    def __init__(self, reader: LogReader, lifetime: float, secret: bytes | None = None) -> None:
-        """`lifetime` in seconds.  Without a `secret`, fingerprints are keyed by the log's own id."""
+    def __init__(self, reader: LogReader, lifetime: float, secret: str) -> None:
+        """`lifetime` in seconds; `secret` keys the fingerprints, the same in every replica."""
         self._reader = reader
         self._lifetime = lifetime
-        self._secret = secret
+        self._secret = secret.encode()
 
-    async def asked(self, call: Call, fields: Mapping[str, Any], now: float) -> Idempotency | None:
+    def asked(self, call: Call, fields: Mapping[str, Any], now: float) -> Idempotency | None:
         """What the request claims, from its header and its parsed body.  Raises `ApiError` (400)."""
         key = key_of(call)
         if key is None:
             return None
-        if self._secret is None:
-            self._secret = (await self._reader.incarnation()).encode()
         expires_at = int((now + self._lifetime) * 1000)
         return Idempotency(key, fingerprint(self._secret, fields), expires_at)
 
@@ -62,7 +60,7 @@ class IdempotencyKeys:
         """The response whose answer is to be given again, or None for a key that is new or has expired.
 
         Raises `ApiError` (409) where there is no such answer: the request is another one, still runs while
-        its client waits, or its response was erased.
+        its client waits, or its response was erased.  Raises `StoreUnavailable`.
         """
         claim = await self._reader.claim(idempotency_scope(project), asked.key)
         if claim is None:
@@ -103,7 +101,8 @@ def fingerprint(secret: bytes, fields: Mapping[str, Any]) -> bytes:
 
     Of the JSON's meaning: the order of keys, white space and escapes make no difference.
     """
-    return hmac.digest(secret, orjson.dumps(fields, option=orjson.OPT_SORT_KEYS), hashlib.sha256)
+    told = b"request\0" + orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+    return hmac.digest(secret, told, hashlib.sha256)
 
 
 def _conflict() -> ApiError:

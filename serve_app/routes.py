@@ -49,6 +49,7 @@ class ResponseRoutes:
         now: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         *,
+        secret: str,
         code: str,
     ) -> None:
         self.use(catalog)
@@ -59,7 +60,7 @@ class ResponseRoutes:
         self._now = now
         self._random_bytes = random_bytes
         self._code = code
-        self._keys = IdempotencyKeys(runtime.reader, limits.idempotency)
+        self._keys = IdempotencyKeys(runtime.reader, limits.idempotency, secret)
 
     def use(self, catalog: Catalog) -> None:
         """Take the models of another catalog from now on."""
@@ -85,7 +86,7 @@ class ResponseRoutes:
         """Make a response and show it: whole when it is over, as events, or, in the background, at once."""
         body = await read_body(call, self._limits.body, self._limits.body_seconds)
         fields = parse_object(body)
-        once = await self._keys.asked(call, fields, self._now())
+        once = self._keys.asked(call, fields, self._now())
         if once is not None and await self._repeat(call, once, fields):
             return
         asked = read_create(fields, self._catalog, self._limits, len(body))

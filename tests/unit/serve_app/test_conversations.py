@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.conformance import check_response
+from tests.unit.serve_app.keyed import keyed
 from tests.unit.serve_app.served import Connection, Served, events_of, served
 
 UNKNOWN = "conv_" + "0" * 32
@@ -80,7 +82,9 @@ async def test_a_deleted_conversation_is_gone_everywhere_and_its_responses_stay(
     await nobody_finds(server, id, item_id)
 
 
-async def nobody_finds(server: Served, id: str, item_id: str) -> None:
+async def nobody_finds(
+    server: Served, id: str, item_id: str, headers: Mapping[str, str] | None = None
+) -> None:
     """Every way to it answers as for one that never was."""
     path, message = f"/v1/conversations/{id}", f"Conversation with id '{id}' not found."
     for method, where, body in (
@@ -92,16 +96,34 @@ async def nobody_finds(server: Served, id: str, item_id: str) -> None:
         ("GET", f"{path}/items/{item_id}", None),
         ("DELETE", f"{path}/items/{item_id}", None),
     ):
-        error = refused(await server.client.request(method, where, json=body), 404)
+        error = refused(await server.client.request(method, where, json=body, headers=headers), 404)
         assert error == {"message": message, "type": "invalid_request_error", "param": "id", "code": None}
     for given in (id, {"id": id}):
-        error = refused(await server.create(input="x", conversation=given), 404)
+        asked = {"model": "simulated", "input": "x", "conversation": given}
+        error = refused(await server.client.post("/v1/responses", json=asked, headers=headers), 404)
         assert (error["message"], error["param"]) == (message, "conversation")
 
 
 @pytest.mark.parametrize("id", [UNKNOWN, "conv_1", "resp_" + "0" * 32])
 async def test_an_unknown_conversation_is_a_404(server: Served, id: str) -> None:
     await nobody_finds(server, id, "msg_1")
+
+
+async def test_another_projects_conversation_is_not_there() -> None:
+    """Neither is its item, in whatever way somebody refers to it."""
+    async with keyed() as door:
+        client, ours, theirs = door.server.client, door.ours.headers, door.theirs.headers
+        begun = await client.post("/v1/conversations", json={"items": [says("Hello")]}, headers=theirs)
+        id = begun.json()["id"]
+        listed = await client.get(f"/v1/conversations/{id}/items", headers=theirs)
+        item_id = listed.json()["first_id"]
+        await nobody_finds(door.server, id, item_id, ours)
+        own = (await client.post("/v1/conversations", json={}, headers=ours)).json()["id"]
+        for where in ({}, {"conversation": own}):
+            body = {"model": "simulated", "input": [{"type": "item_reference", "id": item_id}], **where}
+            refused(await client.post("/v1/responses", json=body, headers=ours), 400)
+        refused(await client.get(f"/v1/conversations/{own}/items/{item_id}", headers=ours), 404)
+        assert (await client.get(f"/v1/conversations/{id}", headers=theirs)).status_code == 200
 
 
 async def test_a_response_is_no_conversation(server: Served) -> None:

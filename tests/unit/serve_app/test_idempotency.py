@@ -15,7 +15,8 @@ from runtime.catalog import Catalog
 from serve_app.asgi import Api
 from serve_app.limits import Limits
 from tests.local_cluster import LocalSupervisor
-from tests.unit.serve_app.served import LOOPBACK, Served, served
+from tests.unit.serve_app.keyed import keyed
+from tests.unit.serve_app.served import LOOPBACK, SECRET, Served, served
 
 STALLED = "simulated?stall_after=0"
 
@@ -47,7 +48,7 @@ async def another_replica(server: Served) -> AsyncIterator[httpx.AsyncClient]:
     cluster = server.cluster
     runtime = RuntimeClient(cluster.config, cluster.store, cluster.bus, LocalSupervisor(cluster.supervisor))
     await runtime.start()
-    transport = httpx.ASGITransport(app=Api(runtime, Catalog(), secret="s"), client=LOOPBACK)
+    transport = httpx.ASGITransport(app=Api(runtime, Catalog(), secret=SECRET), client=LOOPBACK)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
     await runtime.aclose()
@@ -187,3 +188,18 @@ async def test_a_key_is_not_written_down_with_what_it_was_used_for(server: Serve
     claim = await server.cluster.store.claim("default:idempotency", "k")
     assert claim is not None
     assert len(claim.fingerprint) == 32
+
+
+async def test_projects_do_not_share_their_keys() -> None:
+    """The same key and the same request: two responses, and nobody learns of the other's."""
+    async with keyed() as door:
+        made = []
+        for tenant in (door.ours, door.theirs):
+            headers = {**tenant.headers, "idempotency-key": "k"}
+            answer = await door.server.client.post(
+                "/v1/responses", json={"model": "simulated", "input": "Hi"}, headers=headers
+            )
+            assert answer.status_code == 200
+            assert "idempotent-replayed" not in answer.headers
+            made.append(answer.json()["id"])
+        assert made[0] != made[1]
