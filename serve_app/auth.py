@@ -57,7 +57,7 @@ class Auth:
         """
         if access == "anybody":
             self.guard(scope)
-            return NOBODY
+            return self._anybody(scope)
         if not self._closed and not await self._projects.have_keys():
             self._guard.check(scope)
             return OPEN
@@ -82,6 +82,14 @@ class Auth:
                 f"This key is not for the project that {PROJECT_HEADER} names.", "project_mismatch"
             )
         return principal
+
+    def _anybody(self, scope: Scope) -> Principal:
+        """Whoever asks for what needs no key: an operator who says so is told more."""
+        if not self._closed and not self._projects.known_to_have_keys:
+            return OPEN
+        shown = _Shown(scope)
+        is_operator = shown.admin is not None and self._is_admin(shown.admin)
+        return Principal(DEFAULT_PROJECT, None, admin=True) if is_operator else NOBODY
 
     async def _holder(self, text: str) -> Principal:
         named = parse(text)
