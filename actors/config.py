@@ -20,6 +20,8 @@ class ClusterConfig:
     """`sqlite:///<data dir>` (one node) or a Postgres URL, which may hold a password."""
     nats_url: str = field(repr=False)
     """With the runtime's credentials."""
+    secret_key: str = field(default="", repr=False)
+    """What clients keep for us is sealed with it."""
     config_path: str | None = None
     """The YAML file of models and agents."""
     isolation: Isolation = "shared"

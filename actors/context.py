@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from actors.attachment import Attachment
 from eventstore.ports import LogReader
@@ -24,7 +23,7 @@ class Context:
 
     async def prepare(
         self, command: Create, attachment: Attachment | None
-    ) -> tuple[Create, list[dict[str, Any]]]:
+    ) -> tuple[Create, list[history.Item]]:
         """The command with its references resolved, and what the model is told.  Raises `InvalidInput`."""
         request = command.request
         told: history.Items = ()
@@ -41,7 +40,7 @@ class Context:
 
     async def read(
         self, request: ResponseRequest, project: str, attachment: Attachment | None
-    ) -> list[dict[str, Any]]:
+    ) -> list[history.Item]:
         """What the model of a response that was created was told.
 
         Its conversation cannot have changed: it is locked as long as the response runs.
@@ -53,7 +52,7 @@ class Context:
 
     async def _context(
         self, request: ResponseRequest, project: str, told: history.Items
-    ) -> list[dict[str, Any]]:
+    ) -> list[history.Item]:
         parent = request.previous_response_id
         if parent is None:
             return history.context((), request, told)

@@ -21,6 +21,7 @@ from eventstore.nats_connection import count_bus
 from runtime.catalog import Resolved
 from runtime.model import JSON, Model
 from runtime.models.open import ModelPool
+from runtime.sealing import Seal
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class HostParts:
             now=time.time,
             sleep=asyncio.sleep,
             host=identity,
+            seal=Seal(config.secret_key),
         )
         count_bus(bus.connection)
         host = ActorHost(ports, isolation=spec.isolation, slots=spec.slots, queue_limit=config.queue_limit)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from actors.attachment import RACES_MAX, Attachment
@@ -22,13 +23,14 @@ from eventstore.ports import EventStore, LiveBus
 from runtime.agent_loop import AgentLoop
 from runtime.aggregate import Refused
 from runtime.model import JSON, Model, ModelError
-from runtime.response import codec
+from runtime.response import codec, history
 from runtime.response.commands import Activate, Cancel, Command, Create, Erase, Fail, idempotency_scope
 from runtime.response.errors import PreviousResponseInProgress, PreviousResponseNotFound, ResponseError
 from runtime.response.events import ActivationStarted
 from runtime.response.replay import fold_stream
 from runtime.response.request import ResponseRequest
 from runtime.response.state import ResponseState, Status
+from runtime.sealing import Seal
 
 __all__ = ["ActivationLost", "ActorIdentity", "ActorPorts", "ResponseActor"]
 
@@ -71,6 +73,8 @@ class ActorPorts:
     """Seconds since 1970 UTC."""
     sleep: Callable[[float], Awaitable[None]]
     host: ActorIdentity
+    seal: Seal
+    """What clients keep for us is sealed with it."""
 
 
 class ResponseActor:
@@ -82,7 +86,7 @@ class ResponseActor:
         self._reading = Context(ports.store)
         self._mailbox = asyncio.Lock()
         self._journal: Journal | None = None
-        self._context: list[dict[str, Any]] | None = None
+        self._context: list[history.Item] | None = None
         self._takeover: list[Command] = []
         self._loop: asyncio.Task[None] | None = None
 
@@ -213,7 +217,7 @@ class ResponseActor:
             journal.close()
             raise OutcomeUnknown(f"{self.id!r} could not be written for {CREATE_MAX:g} s") from None
 
-    async def _proceed(self, journal: Journal, context: list[dict[str, Any]]) -> None:
+    async def _proceed(self, journal: Journal, context: list[history.Item]) -> None:
         ports = self._ports
         await journal.record(*self._takeover)
         if journal.state.is_over:
@@ -224,7 +228,9 @@ class ResponseActor:
             await journal.record(Fail(self._at(), error.code, error.message))
             return
         elapsed = await self._elapsed() if self._takeover else 0.0
-        await AgentLoop(journal, context, model, now=ports.now, sleep=ports.sleep, elapsed=elapsed).run()
+        seal = partial(ports.seal.close, journal.state.project)
+        loop = AgentLoop(journal, context, model, seal, now=ports.now, sleep=ports.sleep, elapsed=elapsed)
+        await loop.run()
 
     async def _elapsed(self) -> float:
         """Seconds since the response first began to run, on whichever host."""

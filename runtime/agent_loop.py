@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from eventstore.meter import METER
 from runtime.catalog import Resolved
 from runtime.checked_output import CheckedModel, form_to_check
+from runtime.compaction import CompactingModel, is_due, last_turn
 from runtime.intake import Intake
 from runtime.model import (
     JSON,
@@ -38,6 +39,7 @@ from runtime.response.errors import IllegalCommand
 from runtime.response.request import ResponseRequest
 from runtime.response.state import ResponseState
 from runtime.resume import Mode, Plan, has_calls, plan, said_of
+from runtime.sealed_reasoning import SealedReasoningModel
 from runtime.seam import Diverged, Said
 
 BACKOFF: Final = (0.5, 8.0)
@@ -86,6 +88,7 @@ class AgentLoop:
         journal: Journal,
         context: Sequence[Mapping[str, JSON]],
         model: Model,
+        seal: Callable[[Mapping[str, JSON]], str],
         *,
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -93,12 +96,16 @@ class AgentLoop:
     ) -> None:
         self._journal = journal
         self._context = context
+        self._seal = seal
         self._model: Model = ObedientModel(model)
         self._now = now
         self._sleep = sleep
         self._elapsed = elapsed
         self._config = Resolved.from_public(journal.state.agent)
-        form = form_to_check(journal.state.request.text, self._config.upstream)
+        request = journal.state.request
+        if not request.store or "reasoning.encrypted_content" in request.include:
+            self._model = SealedReasoningModel(self._model, self._config.upstream.name, seal)
+        form = form_to_check(request.text, self._config.upstream)
         if form is not None:
             self._model = CheckedModel(self._model, form)
 
@@ -107,6 +114,7 @@ class AgentLoop:
         seconds = self._config.limits.seconds
         try:
             async with asyncio.timeout(None if seconds is None else seconds - self._elapsed):
+                await self._compact()
                 await self._turn()
         except TimeoutError:
             if seconds is None:
@@ -119,11 +127,28 @@ class AgentLoop:
 
     # -- One turn ------------------------------------------------------------------------------------------
 
+    async def _compact(self) -> None:
+        """Begin with a summary of the context, where one is due; from then on it stands for the context."""
+        if not is_due(self._context, self._journal.state.request):
+            return
+        if not self._journal.state.output:
+            await self._ask(CompactingModel(self._model, self._seal), ends=False)
+        self._context = [*self._journal.state.context_items[:1], *last_turn(self._context)]
+
     async def _turn(self) -> None:
-        """Call the model until it has answered, or until there is no hope."""
+        """Have the model answer, unless it has."""
         state = self._journal.state
-        if state.call is not None and state.call.finish is not None:
+        if state.is_over:
+            return None
+        answered = state.call is not None and state.call.finish is not None
+        compacted = any(item["type"] == "compaction" for item in state.call_items)
+        if answered and not (compacted and len(self._context) > 1):
             return await self._journal.record(Finish(self._at()))
+        return await self._ask(self._model)
+
+    async def _ask(self, model: Model, *, ends: bool = True) -> None:
+        """Call the model until it has answered, which `ends` the response, or until there is no hope."""
+        state = self._journal.state
         mode = self._mode(state)
         failures, pause = 0, 0.0
         while True:
@@ -135,13 +160,14 @@ class AgentLoop:
                 return await self._fail("interrupted", "The model's answer was interrupted too often.")
             if pause:
                 await self._sleep(pause)
-            way = plan(said, mode, first=state.call is None)
-            attempt = _Attempt(self._journal, self._config.upstream.name, way, self._at)
+            first = state.call is None or state.call.finish is not None
+            way = plan(said, mode, first=first)
+            attempt = _Attempt(self._journal, self._config.upstream.name, way, self._at, ends=ends)
             _CALLS.add(1, self._config.upstream.name)
-            if state.call is not None and state.call.finish is None:
+            if not first:
                 _AGAIN.add(1, self._config.upstream.name)
             try:
-                async with Intake(self._model, self._request(way, said)) as intake:
+                async with Intake(model, self._request(way, said)) as intake:
                     error = await attempt.run(intake)
             except Diverged:
                 if has_calls(said):
@@ -242,8 +268,11 @@ def _top_logprobs(request: ResponseRequest) -> int | None:
 class _Attempt:
     """One try of a call: what arrives becomes commands, and as few commits as there can be."""
 
-    def __init__(self, journal: Journal, upstream: str, plan: Plan, at: Callable[[], int]) -> None:
+    def __init__(
+        self, journal: Journal, upstream: str, plan: Plan, at: Callable[[], int], *, ends: bool
+    ) -> None:
         self.plan = plan
+        self._ends = ends
         self._journal = journal
         self._upstream = upstream
         self._at = at
@@ -262,7 +291,7 @@ class _Attempt:
             if intake.error is not None:
                 return intake.error
             if events and isinstance(events[-1], CallEnded):
-                await self._commit(Finish(self._at()))
+                await self._commit(*([Finish(self._at())] if self._ends else []))
                 return None
             # That a call was accepted shows nothing to anybody: it rides with the first words.
             if any(not isinstance(command, BeginCall) for command in self._waiting):

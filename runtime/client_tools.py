@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from runtime.compaction import as_message
 from runtime.model import (
     JSON,
     ArgumentsDelta,
@@ -173,6 +174,8 @@ class ClientTools:
 
     def _item(self, item: Fields) -> Fields:
         kind = item.get("type")
+        if kind == "compaction":
+            return as_message(item)
         if kind in CALLS:
             return self._call(item)
         if kind in OUTPUTS and kind != "function_call_output":

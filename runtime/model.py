@@ -29,8 +29,9 @@ ItemKind = Literal[
     "shell_call",
     "local_shell_call",
     "apply_patch_call",
+    "compaction",
 ]
-"""The item types that a model says.  Upstreams say the first three, `runtime.client_tools` the others."""
+"""The item types that a model says.  Upstreams say the first three; the others are made of those here."""
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -139,6 +140,10 @@ class ItemClosed:
 
     encrypted_content: str | None = None
     """Of a reasoning item, where the upstream gave it."""
+    sealed: str | None = None
+    """What the client is shown as the item's encrypted content, where that is ours."""
+    summary: str | None = None
+    """Of a compaction: what is sealed in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ _DELTA_OF: Final[Mapping[PartKind, type[Delta]]] = {
 
 def said_of(state: ResponseState) -> list[Said]:
     """What is recorded of the current call, but for what it worded anew already."""
-    if state.call is None:
+    if state.call is None or state.call.finish is not None:
         return []
     finished = state.context_items[state.call.first_item :]
     said = [_finished(item) for item in finished if item["status"] == "completed"]

@@ -91,6 +91,7 @@ class Replica:
             names=(settings.host,),
             names_requests=False,  # Serve does.
             code=version("rayspond"),
+            env=_env(settings),
         )
         count_bus(self._bus.connection)
         METER.read("requests_open", "Requests that are answered now.", lambda: len(self._api.open))
@@ -112,6 +113,7 @@ class Replica:
 
     async def __del__(self) -> None:
         """Let go of everything."""
+        await self._api.aclose()
         await self._runtime.aclose()
         await self._bus.aclose()
         await self._reader.aclose()
@@ -123,6 +125,7 @@ def cluster_config(settings: Settings) -> ClusterConfig:
     return ClusterConfig(
         log_url=settings.log_url or f"sqlite:///{settings.data_dir}",
         nats_url=settings.nats_url,
+        secret_key=settings.secret_key or "",
         config_path=str(settings.config) if settings.config else None,
         isolation=settings.isolation,
         hosts=settings.hosts,
@@ -143,10 +146,14 @@ def _config_text(path: Path | None) -> str:
         raise CannotStart(f"--config {path} cannot be read ({reason})") from None
 
 
-def _catalog(config_text: str, settings: Settings) -> Catalog:
+def _env(settings: Settings) -> dict[str, str]:
+    """The environment, with what the settings say about the upstream."""
     given = {models.URL_ENV: settings.upstream_url, models.KEY_ENV: settings.upstream_key}
-    env = os.environ | {name: value for name, value in given.items() if value is not None}
+    return os.environ | {name: value for name, value in given.items() if value is not None}
+
+
+def _catalog(config_text: str, settings: Settings) -> Catalog:
     try:
-        return models.parse(config_text, str(settings.config or "the environment"), env)
+        return models.parse(config_text, str(settings.config or "the environment"), _env(settings))
     except models.ConfigError as error:
         raise CannotStart(str(error)) from None

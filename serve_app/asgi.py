@@ -10,13 +10,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from starlette.types import Receive, Scope, Send
 
 from runtime.catalog import Catalog
+from runtime.models.open import ModelPool
+from runtime.sealing import Seal
 from serve_app import openapi
 from serve_app.auth import Auth
 from serve_app.call import Call, ClientLeft
+from serve_app.context_routes import ContextRoutes
 from serve_app.conversation_routes import ConversationRoutes
 from serve_app.errors import UNEXPECTED, ApiError, problem_of
 from serve_app.guard import Guard
@@ -50,13 +54,15 @@ class Api:
         names: tuple[str, ...] = (),
         names_requests: bool = True,
         code: str = "",
+        env: Mapping[str, str] = MappingProxyType({}),
         now: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """`secret` keys the hashes of API keys and must be the same in every replica; with an `admin_key`
-        nobody is served without credentials.
+        """`secret` keys the hashes of API keys, seals what clients keep for us, and must be the same in every
+        replica; with an `admin_key` nobody is served without credentials.
 
-        `names` are further host names of this machine; `code` is the version of Rayspond.
+        `names` are further host names of this machine; `code` is the version of Rayspond; `env` holds the
+        upstreams' keys.
 
         `names_requests` is off behind servers that put `x-request-id` on requests and answers themselves.
         """
@@ -68,19 +74,19 @@ class Api:
         self._names_requests = names_requests
         self._random_bytes = random_bytes
         self._models = ModelRoutes(catalog)
+        seal = Seal(secret)
         self._responses = ResponseRoutes(
-            runtime,
-            catalog,
-            limits,
-            now,
-            random_bytes,
-            secret=secret,
-            code=code,
+            runtime, catalog, limits, seal, now, random_bytes, secret=secret, code=code
+        )
+        self._pool = ModelPool(env)
+        self._context = ContextRoutes(
+            runtime, catalog, self._pool, seal, limits, now, random_bytes, code=code
         )
         conversations = ConversationRoutes(runtime, limits, now, random_bytes)
         endpoints = [
             *self._responses.endpoints(),
             *conversations.endpoints(),
+            *self._context.endpoints(),
             *self._models.endpoints(),
             *Health(runtime).endpoints(),
             *HostRoutes(runtime).endpoints(),
@@ -91,8 +97,12 @@ class Api:
 
     def use(self, catalog: Catalog) -> None:
         """Take another catalog for requests from now on."""
-        self._models.catalog = catalog
+        self._models.catalog = self._context.catalog = catalog
         self._responses.use(catalog)
+
+    async def aclose(self) -> None:
+        """Let go of the upstreams."""
+        await self._pool.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, as ASGI has it."""

@@ -72,7 +72,7 @@ def _checked(body: type[B], fields: Mapping[str, Any]) -> B:
 
 
 def _items(given: Sequence[Any], limits: Limits, size: int, entropy: bytes) -> tuple[Item, ...]:
-    read = input_items(given, limits, size, "items").items
+    read = input_items(given, limits, size, name="items").items
     for index, item in enumerate(read):
         if item["type"] == "item_reference":
             message = "A conversation holds items themselves. Send the item instead of a reference to it."

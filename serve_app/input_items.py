@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from runtime.compaction import TRIGGER
 from runtime.response.items import ACTIONS
 from serve_app.errors import ApiError, bad_request, dotted, invalid, not_supported, too_large
 from serve_app.limits import Limits
@@ -42,7 +43,21 @@ class Items(NamedTuple):
     """Types of items of hosted tools."""
 
 
-def input_items(items: Sequence[JSON], limits: Limits, body_size: int, name: str = "input") -> Items:
+Unseal = Callable[[str], dict[str, JSON] | None]
+"""Opens what a client keeps for us, or says None of what is not ours."""
+
+
+def sealed_nowhere(text: str) -> None:
+    """The `Unseal` of who sealed nothing."""
+
+
+def input_items(
+    items: Sequence[JSON],
+    limits: Limits,
+    body_size: int,
+    unseal: Unseal = sealed_nowhere,
+    name: str = "input",
+) -> Items:
     """Every item with its `type`, message content as a list of parts; items of hosted tools are left out.
 
     `name` is the field that holds them.
@@ -63,7 +78,10 @@ def input_items(items: Sequence[JSON], limits: Limits, body_size: int, name: str
         if isinstance(item, dict) and isinstance(kind := item.get("type"), str) and kind in HOSTED:
             left_out[kind] = None
         else:
-            read.append(_item(item, (name, index)))
+            read.append(_opened(_item(item, (name, index)), unseal, (name, index)))
+            if read[-1]["type"] == TRIGGER and index + 1 < len(items):
+                message = "A compaction_trigger must be the last input item."
+                raise bad_request(message, f"{name}[{index}]", "invalid_value")
     return Items(tuple(read), tuple(left_out))
 
 
@@ -203,6 +221,30 @@ def _reasoning(item: Fields, path: Path) -> Fields:
     return reasoning
 
 
+def _opened(item: Fields, unseal: Unseal, path: Path) -> Fields:
+    """The item with what it holds for us, where it does.
+
+    Encrypted reasoning of other servers is kept for listing and told to no model.
+    """
+    if item["type"] not in ("reasoning", "compaction") or "encrypted_content" not in item:
+        return item
+    held = unseal(item["encrypted_content"])
+    if held is None:
+        if item["type"] == "reasoning":
+            return item
+        message = "This compaction was not made here, or not for this project. Send the items it stands for."
+        raise bad_request(message, dotted((*path, "encrypted_content")), "invalid_value")
+    text = held.pop("text", None)
+    if text and "content" not in item:
+        item = {**item, "content": [{"type": "reasoning_text", "text": text}]}
+    return {**item, "_upstream": held}
+
+
+def _compaction(item: Fields, path: Path) -> Fields:
+    known = {"id": _string(item, "id", path, least=1, most=CALL_ID_MAX)} if item.get("id") else {}
+    return {"type": "compaction", **known, "encrypted_content": _string(item, "encrypted_content", path)}
+
+
 def _item_reference(item: Fields, path: Path) -> Fields:
     return {"type": "item_reference", "id": _string(item, "id", path, least=1, most=CALL_ID_MAX)}
 
@@ -220,6 +262,9 @@ KINDS: Final[Mapping[str, Callable[[Fields, Path], Fields]]] = {
     "apply_patch_call": _shell_call,
     "apply_patch_call_output": _apply_patch_call_output,
     "reasoning": _reasoning,
+    "compaction": _compaction,
+    "compaction_summary": _compaction,
+    TRIGGER: lambda _, __: {"type": TRIGGER},
     "item_reference": _item_reference,
 }
 """Item types that are served, each with what reads it."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from runtime.catalog import Catalog
 from runtime.response.request import ResponseRequest
 from serve_app.errors import ApiError, bad_request, invalid, not_supported
-from serve_app.input_items import Items, input_items
+from serve_app.input_items import Items, Unseal, input_items, sealed_nowhere
 from serve_app.limits import Limits
 from serve_app.tool_params import read_tools, tool_choice
 
@@ -82,6 +82,18 @@ class ConversationRef(Body):
     id: str
 
 
+class ContextManagement(Body):
+    """What is done about a context that grows too long."""
+
+    type: Literal["compaction"]
+    compact_threshold: Annotated[int, Field(ge=1000)] | None = None
+    """Tokens from which on the context is summarized."""
+
+
+COMPACT_THRESHOLD: Final = 100_000
+"""Tokens, where a request wants compaction and does not say when."""
+
+
 class CreateBody(Body):
     """Create one response."""
 
@@ -114,11 +126,11 @@ class CreateBody(Body):
     user: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     safety_identifier: Annotated[str, Field(max_length=128)] | None = None
     prompt_cache_key: str | None = None
+    context_management: list[ContextManagement] | None = None
 
 
 NOT_YET: Final[Mapping[str, str]] = {
     "prompt": "Send the prompt's text as instructions and input.",
-    "context_management": "Use truncation, or send a shorter input.",
     "moderation": "Moderate the input and the output yourself.",
 }
 """Fields of the Responses API that mean nothing here yet, each with what to do instead."""
@@ -135,8 +147,14 @@ class Asked(NamedTuple):
     """Types of hosted tools and of their items, which this server does not have."""
 
 
-def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_size: int) -> Asked:
-    """The request in its normal form.
+def read_create(
+    body: Mapping[str, Any],
+    catalog: Catalog,
+    limits: Limits,
+    body_size: int,
+    unseal: Unseal = sealed_nowhere,
+) -> Asked:
+    """The request in its normal form; `unseal` opens what was sealed for its project.
 
     Raises `UnknownModel` and `ApiError`: 422 for types and bounds, 413 for an item that is too long, 400 for
     what makes no sense or is not served.
@@ -153,7 +171,7 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
             raise not_supported(f"'{name}'", name, remedy)
     offered = catalog.resolve(given.model).tools
     tools = read_tools(given.tools or ())
-    input_ = _input(given, limits, body_size)
+    input_ = _input(given, limits, body_size, unseal)
     return Asked(
         ResponseRequest(
             model=given.model,
@@ -182,6 +200,7 @@ def read_create(body: Mapping[str, Any], catalog: Catalog, limits: Limits, body_
             safety_identifier=given.safety_identifier,
             prompt_cache_key=given.prompt_cache_key,
             conversation=_conversation(given.conversation),
+            compact_threshold=_compact_threshold(given.context_management),
         ),
         bool(given.stream),
         obfuscated=bool(given.stream_options and given.stream_options.include_obfuscation),
@@ -195,13 +214,13 @@ def told(error: ValidationError) -> ApiError:
     return invalid([(one["loc"], one["msg"], one["type"]) for one in found])
 
 
-def _input(given: CreateBody, limits: Limits, body_size: int) -> Items:
+def _input(given: CreateBody, limits: Limits, body_size: int, unseal: Unseal) -> Items:
     if isinstance(given.input, list):
-        return input_items(given.input, limits, body_size)
+        return input_items(given.input, limits, body_size, unseal)
     if not given.input and (given.previous_response_id or given.conversation) is not None:
         return Items(())  # The conversation goes on from where it stands.
     if body_size > limits.item:
-        return input_items([{"role": "user", "content": given.input}], limits, body_size)
+        return input_items([{"role": "user", "content": given.input}], limits, body_size, unseal)
     content = [{"type": "input_text", "text": given.input or ""}]
     return Items(({"type": "message", "role": "user", "status": "completed", "content": content},))
 
@@ -215,6 +234,12 @@ def _max_output_tokens(tokens: int | None, ceiling: int) -> int | None:
         message = f"Input should be less than or equal to {ceiling}"
         raise invalid([(("max_output_tokens",), message, "less_than_equal")])
     return tokens
+
+
+def _compact_threshold(given: list[ContextManagement] | None) -> int | None:
+    if not given:
+        return None
+    return min(one.compact_threshold or COMPACT_THRESHOLD for one in given)
 
 
 def metadata_within(metadata: dict[str, Any], limit: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, Literal
 
 from actors.orders import PlacementError
@@ -18,6 +18,7 @@ from runtime.response.commands import Create, Idempotency
 from runtime.response.errors import ResponseError
 from runtime.response.items import new_response_id
 from runtime.response.replay import ResponseReplay
+from runtime.sealing import Seal
 from serve_app.call import Call, Departure
 from serve_app.errors import UNAVAILABLE, ApiError, Problem, bad_request
 from serve_app.idempotency import REPLAYED, IdempotencyKeys, erased
@@ -46,6 +47,7 @@ class ResponseRoutes:
         runtime: Runtime,
         catalog: Catalog,
         limits: Limits,
+        seal: Seal,
         now: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         *,
@@ -57,6 +59,7 @@ class ResponseRoutes:
         self._reader = runtime.reader
         self._bus = runtime.bus
         self._limits = limits
+        self._seal = seal
         self._now = now
         self._random_bytes = random_bytes
         self._code = code
@@ -89,7 +92,8 @@ class ResponseRoutes:
         once = self._keys.asked(call, fields, self._now())
         if once is not None and await self._repeat(call, once, fields):
             return
-        asked = read_create(fields, self._catalog, self._limits, len(body))
+        unseal = partial(self._seal.open, call.principal.project)
+        asked = read_create(fields, self._catalog, self._limits, len(body), unseal)
         command = replace(self._command(call, asked), idempotency=once)
         try:
             await self._create(call, asked, command)

@@ -21,8 +21,16 @@ from eventstore.memory import MemoryEventStore, MemoryLiveBus
 from eventstore.meter import Figures
 from runtime.model import JSON, Model
 from runtime.models.open import ModelPool
+from runtime.sealing import Seal
 
-CONFIG = ClusterConfig(log_url="sqlite:///unused", nats_url="unused", hosts=2, slots=8, hosts_max=3)
+CONFIG = ClusterConfig(
+    log_url="sqlite:///unused",
+    nats_url="unused",
+    secret_key="the secret of the tests",
+    hosts=2,
+    slots=8,
+    hosts_max=3,
+)
 
 
 class LocalHost:
@@ -94,6 +102,7 @@ class LocalFactory:
             now=time.time,
             sleep=asyncio.sleep,
             host=ActorIdentity(host=spec.name, actor=spec.actor, node="local", pid=len(self.started)),
+            seal=Seal(cluster.config.secret_key),
         )
         await cluster.store.renew(spec.name, cluster.config.lease_ttl)
         host = ActorHost(

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from runtime.catalog import Upstream
-from runtime.model import ModelError
-from runtime.models.json_text import loads
+from runtime.model import JSON, ModelError
+from runtime.models.json_text import dumps, loads
 from runtime.models.upstream_errors import refused
 
 # All upstreams of a process together; more calls than this wait for a connection, within `first_byte`.
@@ -28,6 +28,8 @@ ERROR_SECONDS = 5.0
 DRAIN_SECONDS = 0.1
 MODELS_LISTED = 1000
 MODELS_SECONDS = 10.0
+# A count of tokens that takes longer is not waited for.
+ASK_SECONDS = 3.0
 
 
 class Connections:
@@ -145,6 +147,25 @@ class Http:
         finally:
             await answer.leave()
 
+    async def ask(self, path: str, value: JSON, *, beside: bool = False) -> JSON:
+        """What `path` answers to `value`, both JSON; with `beside` the path stands beside `/v1`.
+
+        Raises `ModelError`.
+        """
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                answer = await self._send("POST", path, dumps(value), beside=beside)
+                try:
+                    said = loads(await answer.all())
+                    answer.complete = True
+                    return said
+                finally:
+                    await answer.leave()
+        except TimeoutError:
+            raise self.error("upstream_timeout", f"did not answer within {ASK_SECONDS:g} s") from None
+        except ValueError:
+            raise self.error("upstream_protocol", f"answers no JSON at {path}") from None
+
     async def models(self) -> Sequence[str]:
         """The ids that `GET /models` lists.  Raises `ModelError`."""
         return list(await self.owners())
@@ -171,14 +192,14 @@ class Http:
         finally:
             await answer.leave()
 
-    async def _send(self, method: str, path: str, body: bytes | None) -> Answer:
+    async def _send(self, method: str, path: str, body: bytes | None, *, beside: bool = False) -> Answer:
         timeouts = self.upstream.timeouts
         connect = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
         try:
             async with asyncio.timeout(timeouts.first_byte):
                 response = await self._connections.session().request(
                     method,
-                    self._url(path),
+                    self._url(path, beside=beside),
                     data=body,
                     headers=self._headers,
                     allow_redirects=False,
@@ -221,9 +242,10 @@ class Http:
         headers = {name.lower(): value for name, value in response.headers.items()}
         return refused(self.upstream.name, response.status, headers, body, self.secrets)
 
-    def _url(self, path: str) -> str:
+    def _url(self, path: str, *, beside: bool = False) -> str:
         parts = urlsplit(self.upstream.url)
-        return parts._replace(path=parts.path.rstrip("/") + path).geturl()
+        base = parts.path.rstrip("/")
+        return parts._replace(path=(base.removesuffix("/v1") if beside else base) + path).geturl()
 
     def error(self, code: str, problem: str, *, retryable: bool = False) -> ModelError:
         """An error that says which upstream has the problem."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 
 from runtime.catalog import Catalog, Resolved, Upstream
-from runtime.model import Model, ModelError
+from runtime.model import Model, ModelError, ModelRequest
 from runtime.models.http import Connections, Http
 from runtime.models.openai_chat import OpenAIChatModel
 from runtime.models.openai_responses import OpenAIResponsesModel
+from runtime.models.reader import NONSENSE
 from runtime.models.simulated import SimulatedModel
+
+log = logging.getLogger(__name__)
 
 # A process serves few upstreams; only a catalog that is reloaded again and again opens more.
 OPEN_MAX = 256
@@ -39,6 +43,16 @@ class ModelPool:
             del self._open[next(iter(self._open))]
         self._open[upstream.name] = (upstream, model)
         return model
+
+    async def count_tokens(self, resolved: Resolved, request: ModelRequest) -> int | None:
+        """How many tokens the upstream says that a request's input has, or None where it does not say."""
+        try:
+            model = self.open(resolved)
+            if isinstance(model, OpenAIChatModel | OpenAIResponsesModel):
+                return await model.count_tokens(request)
+        except (ModelError, *NONSENSE) as reason:
+            log.debug("the upstream %s counts no tokens: %s", resolved.upstream.name, reason)
+        return None
 
     async def ids(self, catalog: Catalog) -> Sequence[str]:
         """All model ids to list: the catalog's own, and what the upstream behind `*` has, if it answers."""

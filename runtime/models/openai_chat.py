@@ -34,5 +34,20 @@ class OpenAIChatModel:
         """The ids that the upstream lists.  Raises `ModelError`."""
         return await self._http.models()
 
+    async def count_tokens(self, request: ModelRequest) -> int | None:
+        """The tokens of the request's input, where the upstream can tell, as vLLM and llama.cpp can.
+
+        Raises `ModelError` where it cannot.
+        """
+        body = chat_body(request, self._http.upstream)
+        asked = {key: body[key] for key in ("model", "messages", "tools") if key in body}
+        told = await self._http.ask("/tokenize", asked, beside=True)
+        if isinstance(count := told.get("count"), int):
+            return count
+        # llama.cpp takes no messages there, but tells the prompt that it makes of them.
+        prompt = await self._http.ask("/apply-template", asked, beside=True)
+        told = await self._http.ask("/tokenize", {"content": prompt["prompt"]}, beside=True)
+        return len(told["tokens"])
+
     async def aclose(self) -> None:
         """Nothing of its own: the connections belong to the process."""

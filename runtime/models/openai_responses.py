@@ -34,6 +34,15 @@ class OpenAIResponsesModel:
         """The ids that the upstream lists.  Raises `ModelError`."""
         return await self._http.models()
 
+    async def count_tokens(self, request: ModelRequest) -> int | None:
+        """The tokens of the request's input, where the upstream can tell.  Raises `ModelError`."""
+        body = responses_body(request, self._http.upstream)
+        known = ("model", "input", "instructions", "tools", "tool_choice", "text", "reasoning")
+        told = await self._http.ask(
+            "/responses/input_tokens", {key: body[key] for key in known if key in body}
+        )
+        return int(told["input_tokens"])
+
     async def aclose(self) -> None:
         """Nothing of its own: the connections belong to the process."""
 

@@ -257,6 +257,8 @@ def item_json(item: OpenItem, status: str, encrypted_content: str | None = None)
             return call if item.namespace is None else call | {"namespace": item.namespace}
         case "shell_call" | "local_shell_call" | "apply_patch_call":
             return head | {"call_id": item.call_id, items.ACTIONS[item.kind]: item.action}
+        case "compaction":
+            return {"id": item.id, "type": item.kind, "encrypted_content": encrypted_content or ""}
         case "reasoning":
             summary = [part_json(part) for part in item.parts if part.kind == "summary_text"]
             content = [part_json(part) for part in item.parts if part.kind == "reasoning_text"]
@@ -326,7 +328,8 @@ def _end(state: ResponseState, event: e.ItemEnded) -> ResponseState:
     if item is None:
         return state
     visible = "reasoning.encrypted_content" in state.request.include
-    finished = item_json(item, event.status, event.encrypted_content if visible else None)
+    encrypted = event.sealed or (event.encrypted_content if visible else None)
+    finished = item_json(item, event.status, encrypted)
     return state._replace(
         output=(*state.output, finished),
         origins=(*state.origins, _origin(state, item, event)),
@@ -335,6 +338,8 @@ def _end(state: ResponseState, event: e.ItemEnded) -> ResponseState:
 
 
 def _origin(state: ResponseState, item: OpenItem, event: e.ItemEnded) -> dict[str, Any] | None:
+    if event.summary is not None:
+        return {"summary": event.summary, "replaces": True}
     if item.upstream_id is None and event.encrypted_content is None:
         return None
     origin: dict[str, Any] = {"name": state.call.upstream if state.call else ""}

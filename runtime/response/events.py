@@ -125,6 +125,11 @@ class ItemEnded:
 
     status: Literal["completed", "incomplete"] = "completed"
     encrypted_content: str | None = None
+    """The upstream's."""
+    sealed: str | None = None
+    """Ours, which clients see in the place of the upstream's."""
+    summary: str | None = None
+    """What a compaction says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from eventstore.events import Head
+from runtime.compaction import compacted
 from runtime.model import JSON
 from runtime.response.aggregate import ResponseState, Status
 from runtime.response.errors import InvalidInput, PreviousResponseInProgress, PreviousResponseNotFound
@@ -82,18 +83,18 @@ def conversation_items(state: ResponseState) -> tuple[dict[str, Any], ...]:
     return (*_with_ids(state), *filter(_is_whole, state.context_items))
 
 
-def context(
-    ancestors: Iterable[bytes], request: ResponseRequest, conversation: Items = ()
-) -> list[dict[str, Any]]:
+def context(ancestors: Iterable[bytes], request: ResponseRequest, conversation: Items = ()) -> list[Item]:
     """What the model is told: every ancestor's input and output, or a conversation, then the new input.
+
+    What a compaction stands for is left out.
 
     Items keep their `_upstream` (see `ModelRequest.items`).  References must have been resolved.
     """
-    told: list[dict[str, Any]] = [dict(item) for item in conversation if _is_whole(item)]
+    told: list[Item] = [item for item in conversation if _is_whole(item)]
     for document in ancestors:
         items = orjson.loads(document)
         told += [item for item in (*items["input"], *items["output"]) if _is_whole(item)]
-    return [*told, *(dict(item) for item in request.input)]
+    return list(compacted([*told, *(dict(item) for item in request.input)]))
 
 
 def check_pairing(items: Sequence[Item]) -> None:

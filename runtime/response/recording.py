@@ -56,7 +56,7 @@ class _Output:
             case m.ItemOpened():
                 self.item_opened(event)
             case m.ItemClosed():
-                self.close(event.encrypted_content)
+                self.close(event)
             case m.CallEnded():
                 self.call_ended(event)
             case m.CallStarted():
@@ -99,12 +99,12 @@ class _Output:
         self.call_ids.add(event.call_id)
         return event.call_id
 
-    def close(self, encrypted_content: str | None) -> None:
+    def close(self, event: m.ItemClosed) -> None:
         if self.open is None:
             raise self.refused("no item is open")
         self.flush()
         self.open = None
-        self.events.append(e.ItemEnded("completed", encrypted_content))
+        self.events.append(e.ItemEnded("completed", event.encrypted_content, event.sealed, event.summary))
 
     def call_ended(self, event: m.CallEnded) -> None:
         self.flush()

@@ -47,6 +47,8 @@ class ResponseRequest:
     prompt_cache_key: str | None = None
     conversation: str | None = None
     """The conversation that it goes on with, and adds to."""
+    compact_threshold: int | None = None
+    """Tokens of context from which on a response begins with a compaction."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults: the recorded form."""

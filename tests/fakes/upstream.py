@@ -24,6 +24,7 @@ import orjson
 
 from tests.fakes.render import Answer, Item, chat_whole, chunk, frames, response_whole, writes
 from tests.fakes.script import WITHOUT_FAULTS, Script, parse, rest, split, words
+from tests.fakes.tokenizer import counted
 
 MODELS = ("fake", "fake-large")
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
@@ -44,6 +45,8 @@ class FakeUpstream:
         self.models = models
         self.owner = owner
         self.key = key
+        self.tokenizer = ""
+        """Whose way to count tokens it has (`tests.fakes.tokenizer`)."""
         self.scripts: dict[str, str] = {}
         self.reset()
         self._server: asyncio.Server | None = None
@@ -190,6 +193,8 @@ class _Connection(asyncio.Protocol):
         elif path == "/_script":
             fake.scripts |= orjson.loads(body)
             self.json({})
+        elif (count := counted(fake.tokenizer, path, orjson.loads(body or b"{}"))) is not None:
+            self.json(count)
         else:
             self.json({"error": {"message": f"no such path: {path}"}}, 404)
         if self._task is None and self._buffer:

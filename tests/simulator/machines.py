@@ -22,6 +22,7 @@ from actors.supervisor import Supervisor
 from eventstore.errors import EventStoreError
 from eventstore.meter import Figures
 from runtime.model import JSON, Model
+from runtime.sealing import Seal
 from tests.simulator.chance import EPOCH
 from tests.simulator.loop import NOWHERE, Process, SimulatedLoop
 from tests.simulator.network import Ether, SimulatedLiveBus, SimulatedPublicBus, call, travelled
@@ -75,6 +76,7 @@ class World:
             now=self.now,
             sleep=asyncio.sleep,
             host=ActorIdentity(spec.name, spec.actor, "node-1", len(self.hosts)),
+            seal=Seal("the simulator"),
         )
 
 

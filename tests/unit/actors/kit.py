@@ -36,6 +36,7 @@ from runtime.response.commands import Create
 from runtime.response.events import Event
 from runtime.response.replay import ResponseReplay
 from runtime.response.request import ResponseRequest
+from runtime.sealing import Seal
 
 ID = "resp_" + "0" * 32
 TERMINAL = ("response.completed", "response.failed", "response.incomplete")
@@ -145,6 +146,7 @@ class World:
             now=lambda: asyncio.get_running_loop().time(),
             sleep=asyncio.sleep,
             host=ActorIdentity(host, host, "node-1", 1),
+            seal=Seal("test"),
         )
 
     def actor(self, host: str = "host-1", store: EventStore | None = None, id: str = ID) -> ResponseActor:

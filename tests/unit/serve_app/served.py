@@ -14,9 +14,9 @@ from runtime.catalog import Catalog
 from runtime.model import Model
 from serve_app.asgi import Api
 from serve_app.limits import Limits
-from tests.local_cluster import LocalCluster
+from tests.local_cluster import CONFIG, LocalCluster
 
-SECRET = "the secret of the tests"
+SECRET = CONFIG.secret_key
 LOOPBACK = ("127.0.0.1", 50_000)
 
 
@@ -49,10 +49,17 @@ async def served(
 ) -> AsyncIterator[Served]:
     """Start, and end everything."""
     async with LocalCluster(models=models) as cluster:
-        api = Api(cluster.client, catalog or Catalog(), secret=SECRET, admin_key=admin_key, limits=limits)
+        api = Api(
+            cluster.client,
+            catalog or Catalog(),
+            secret=SECRET,
+            admin_key=admin_key,
+            limits=limits,
+        )
         transport = httpx.ASGITransport(app=api, client=LOOPBACK)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield Served(cluster, api, client)
+        await api.aclose()
 
 
 class Connection:

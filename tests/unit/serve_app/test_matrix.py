@@ -65,6 +65,9 @@ CREATE: Final = Row(
         Slot("item_id", body=lambda id: {**SAYING, "input": [{"id": id}]}),
     ),
 )
+CONTEXT: Final = Row(
+    CREATE.access, CREATE.body, tuple(slot for slot in CREATE.slots if slot.thing != "conversation_id")
+)
 ITEM: Final = {"type": "message", "role": "user", "content": "x"}
 
 ROWS: Final[Mapping[str, Row]] = {
@@ -74,6 +77,8 @@ ROWS: Final[Mapping[str, Row]] = {
     "DELETE /v1/responses/{response_id}": Row(),
     "POST /v1/responses/{response_id}/cancel": Row(),
     "GET /v1/responses/{response_id}/input_items": Row(),
+    "POST /v1/responses/input_tokens": CREATE,
+    "POST /v1/responses/compact": CONTEXT,
     "POST /v1/conversations": Row(body=lambda things: {}),
     "GET /v1/conversations/{conversation_id}": Row(),
     "POST /v1/conversations/{conversation_id}": Row(body=lambda things: {"metadata": {}}),

@@ -131,7 +131,6 @@ def test_two_contradicting_efforts_are_a_422_and_an_alias_alone_is_an_effort() -
     ("body", "param"),
     [
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
-        ({"context_management": [{"type": "compaction"}]}, "context_management"),
         ({"moderation": {"model": "x"}}, "moderation"),
         ({"tools": [{"type": "functon"}]}, "tools[0].type"),
         (
@@ -140,7 +139,6 @@ def test_two_contradicting_efforts_are_a_422_and_an_alias_alone_is_an_effort() -
         ),
         ({"tools": [TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
         ({"input": [{"type": "mcp_approval_response", "approve": True}]}, "input[0].type"),
-        ({"input": [{"type": "compaction", "encrypted_content": "x"}]}, "input[0].type"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]},
             "input[0].content[0].type",
