@@ -19,6 +19,7 @@ import click
 import psutil
 
 from serve_app import settings as table
+from serve_app.commands.operator_api import admin_key_of
 from serve_app.launch import checks, haproxy, nats_server
 from serve_app.launch.data_dir import DataDir, port_problem, read_runtime
 from serve_app.launch.errors import CannotStart
@@ -88,7 +89,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     if running is None or not psutil.pid_exists(running["pid"]):
         yield from _stopped(settings)
     else:
-        yield from _running(running)
+        yield from _running(running, admin_key_of(settings))
 
 
 def _ray() -> Finding:
@@ -118,9 +119,9 @@ def _stopped(settings: Settings) -> Iterator[Finding]:
     yield Finding(problem is None, "port", f"{settings.port} on {settings.host} {text}")
 
 
-def _running(running: dict[str, Any]) -> Iterator[Finding]:
+def _running(running: dict[str, Any], admin_key: str | None) -> Iterator[Finding]:
     yield Finding(True, "instance", f"pid {running['pid']} at {running['http_url']}")
-    yield from _ready(running["http_url"])
+    yield from _ready(running["http_url"], admin_key)
     for what, url in (("NATS", running["nats_url"]), ("Ray's GCS", f"ray://{running['ray_address']}")):
         parts = urlsplit(url)
         try:
@@ -136,9 +137,12 @@ def _running(running: dict[str, Any]) -> Iterator[Finding]:
     )
 
 
-def _ready(http_url: str) -> Iterator[Finding]:
+def _ready(http_url: str, admin_key: str | None) -> Iterator[Finding]:
+    # Warnings are about the whole server, so they are told to operators only.
+    headers = {} if admin_key is None else {"x-admin-key": admin_key}
+    request = urllib.request.Request(f"{http_url}/readyz", headers=headers)
     try:
-        with urllib.request.urlopen(f"{http_url}/readyz", timeout=_TIMEOUT_S) as response:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
             status, said = response.status, json.loads(response.read(_BODY_BYTES))
     except urllib.error.HTTPError as error:
         body = error.read(500).decode(errors="replace").strip()

@@ -95,10 +95,11 @@ def connect(data_dir: str | None, url: str | None) -> OperatorApi:
     running = read_runtime(settings.data_dir)
     if running is None:
         raise StartFailed(f"nothing runs on {settings.data_dir}: start it with rayspond serve")
-    return OperatorApi(running["http_url"], _admin_key(settings))
+    return OperatorApi(running["http_url"], admin_key_of(settings))
 
 
-def _admin_key(settings: table.Settings) -> str | None:
+def admin_key_of(settings: table.Settings) -> str | None:
+    """The admin key of the instance that the settings mean, or None where nothing here tells it."""
     if settings.admin_key is not None:
         return settings.admin_key
     # Whoever can read the server's secret is its operator, without any key being handed around.
