@@ -12,10 +12,13 @@ from typing import Final
 from actors.orders import Overloaded, RuntimeUnavailable, UnknownResponse
 from eventstore.errors import ClaimTaken, StreamNotFound
 from eventstore.events import Batch
+from runtime.conversation.commands import ChangeMetadata, CreateConversation
+from runtime.conversation.errors import UnknownConversation
 from runtime.response.commands import Create, Idempotency
 from runtime.response.errors import PreviousResponseInProgress, PreviousResponseNotFound
 from runtime.response.items import new_response_id
 from runtime.response.request import ResponseRequest
+from tests.simulator.conversations import CONVERSATIONS
 from tests.simulator.front import Connection, Cut, Handler, Refused, Request, ask
 from tests.simulator.machines import ReplicaMachine, World
 from tests.simulator.upstream import Manner
@@ -81,13 +84,15 @@ class Client:
         chance = self._chance
         manner = Manner.draw(self._world.weather, self._resumes)
         question = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Count."}]}
+        together = not manner.calls and chance.random() < 0.4
         isolation = chance.choice([None, None, None, None, "exclusive", "dedicated"])
         request = ResponseRequest(
             model=repr(manner),
             input=(question,),
             background=chance.random() < 0.5,
             store=chance.random() < 0.8,
-            previous_response_id=self._parent(),
+            previous_response_id=None if together else self._parent(),
+            conversation=chance.choice(CONVERSATIONS) if together else None,
         )
         id = new_response_id(chance.randbytes(16))
         now = self._world.now()
@@ -117,6 +122,8 @@ class Client:
 
     async def _create(self, one: Seen) -> None:
         """Create it; with an idempotency key again and again, as long as nobody answers."""
+        if (conversation := one.command.request.conversation) is not None:
+            await self._change(conversation)
         for _ in range(TRIES_MAX):
             if await self._try_to_create(one) or one.command.idempotency is None:
                 return
@@ -152,6 +159,8 @@ class Client:
     def _check_refusal(self, one: Seen, error: Exception) -> None:
         parent = one.command.request.previous_response_id
         if isinstance(error, PreviousResponseNotFound | PreviousResponseInProgress) and parent is None:
+            one.problems.append(f"{one.id}: {error}")
+        if isinstance(error, UnknownConversation):
             one.problems.append(f"{one.id}: {error}")
         if isinstance(error, Overloaded) and one.command.request.background:
             one.problems.append(f"{one.id} may wait in the queue and was refused: {error}")
@@ -197,6 +206,24 @@ class Client:
                 if isinstance(refused.error, UnknownResponse):
                     return
                 await self._pause(0.1, 1)
+
+    async def _change(self, conversation: str) -> None:
+        """Begin it where it is not there yet, and change it, whatever runs in it."""
+        metadata = {"n": self._chance.random()}
+        for command in (
+            CreateConversation(conversation, "default", None, 0, {}),
+            ChangeMetadata(conversation, "default", metadata, "key_1"),
+        ):
+            for _ in range(TRIES_MAX):
+                try:
+                    await (await self._ask(partial(Request.change, command=command))).next()
+                    break
+                except Cut:
+                    await self._pause(0.05, 1)
+                except Refused as refused:
+                    if not isinstance(refused.error, RuntimeUnavailable):
+                        raise
+                    await self._pause(0.05, 1)
 
     # -- Connections ---------------------------------------------------------------------------------------
 

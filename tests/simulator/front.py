@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.client import RuntimeClient
-from actors.orders import PlacementError, UnknownResponse
+from actors.orders import AggregateOrder, PlacementError, UnknownResponse
 from actors.view import ResponseView
 from eventstore.errors import ClaimTaken, EventStoreError, StreamNotFound
 from eventstore.follow import follow
+from runtime import aggregate
+from runtime.conversation.aggregate import CATEGORY
+from runtime.conversation.commands import Command
 from runtime.response.commands import Create
 from runtime.response.errors import ResponseError
 from runtime.response.replay import ResponseReplay
@@ -109,6 +112,11 @@ class Request:
         await self.client.delete(response_id, "key_1")
         self.answer(None)
 
+    async def change(self, command: Command) -> None:
+        """As the endpoints of conversations do it."""
+        await self.client.change(AggregateOrder(CATEGORY, command.conversation, command))
+        self.answer(None)
+
     async def _follow(self, batches: Any) -> None:
         async with aclosing(batches):
             async for batch in batches:
@@ -130,7 +138,7 @@ def ask(replica: ReplicaMachine, handler: Handler) -> Connection:
     async def serve() -> None:
         try:
             await handler(request)
-        except (PlacementError, ResponseError, StreamNotFound, ClaimTaken) as refusal:
+        except (PlacementError, ResponseError, aggregate.Refused, StreamNotFound, ClaimTaken) as refusal:
             request.answer(Refused(refusal))
         except EventStoreError as error:
             request.answer(Cut(str(error)))

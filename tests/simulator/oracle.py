@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from eventstore.events import ERASED, Head, Record
 from eventstore.verify import Finding, verify
+from runtime.conversation.state import is_conversation_id
 from runtime.response import events as e
 from runtime.response import recorder
 from runtime.response.aggregate import ENDINGS
@@ -17,6 +18,7 @@ from runtime.response.codec import decode
 from runtime.response.state import INITIAL, ResponseState
 from runtime.response.wire import data_of
 from tests.simulator.clients import Client, Seen, problems_of
+from tests.simulator.conversations import judge_conversations
 from tests.simulator.machines import World
 from tests.simulator.upstream import is_counted
 
@@ -33,7 +35,10 @@ async def judge(world: World, clients: Sequence[Client]) -> list[str]:
         if finding is not None:
             problems.append(f"the log does not verify: {finding}")
     seen = {one.id: one for client in clients for one in client.seen}
+    problems += judge_conversations(world.database.records)
     for stream, records in world.database.records.items():
+        if is_conversation_id(stream):
+            continue
         head = log._streams[stream].head
         problems += [f"{stream}: {problem}" for problem in _Stream(world, head, records).judge(seen[stream])]
     problems += [

@@ -13,6 +13,7 @@ from typing import Any, Final
 from actors.config import ClusterConfig
 from actors.hosts import HostDied
 from eventstore.errors import EventStoreError
+from runtime.conversation.state import is_conversation_id
 from tests.simulator.chance import simulated_machine
 from tests.simulator.clients import Client
 from tests.simulator.loop import Endless, SimulatedLoop, current_process, run
@@ -79,7 +80,7 @@ async def _simulate(seed: int, size: int, outcome: Outcome) -> None:
     outcome.problems += await judge(world, clients)
     outcome.digest = digest_of(world)
     outcome.records = len(world.database.log._records)
-    outcome.responses = len(world.database.records)
+    outcome.responses = sum(not is_conversation_id(stream) for stream in world.database.records)
     outcome.seconds = world.loop.time()
 
 
