@@ -95,6 +95,8 @@ class Relay:
         self._window_position = 0
         self._saved, self._saved_at = 0, 0.0
         self._behind = True
+        self._doubted = False
+        """Whether what is held has waited so long that it may have been erased meanwhile."""
         self._marks: deque[tuple[int, float]] = deque()
         self._capture_from: int | None = None
         self._captured_at = 0.0
@@ -151,6 +153,7 @@ class Relay:
                         delay = 0.0
                     except Exception as error:  # noqa: BLE001 (skipping is forbidden, so it stays and says why)
                         self._hindered(error)
+                        self._doubted = True
                         delay = min(max(2 * delay, 0.05), RETRY_SECONDS_MAX)
                         await asyncio.sleep(delay)
         finally:
@@ -173,9 +176,9 @@ class Relay:
         await self._save_if_due()
 
     async def _proceed(self, live: Subscription) -> None:
-        if self._position + 1 in self._held:
+        if self._position + 1 in self._held and not self._doubted:
             await self._publish_held()
-        elif self._behind or self._hole_is_old():
+        elif self._behind or self._doubted or self._hole_is_old():
             await self._heal()
         else:
             heard = await live.next(self._patience())
@@ -246,11 +249,12 @@ class Relay:
         if records:
             self._note(records[-1].position)
         for record in records:
-            batch = self._held.get(record.position)
+            batch = self._held.get(record.position) if record.payload is not None else None
             if batch is None and (batch := await self._rendered(record)) is not None:
                 self._keep(batch)  # Should publishing fail, it need not be rendered again.
             await self._add(record.position, batch)
         await self._send()
+        self._doubted = False
         self._unhindered()
         # A hole that the log cannot fill yet is looked at less and less often.
         if not records:

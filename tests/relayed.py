@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
-from eventstore.events import NO_STREAM, Append, Batch, NewEvent, NewStream, Record, Unit
+from eventstore.errors import StreamNotFound
+from eventstore.events import ERASED, NO_STREAM, Append, Batch, NewEvent, NewStream, Record, Unit
 from eventstore.memory import MemoryEventStore
 
 
@@ -36,6 +37,13 @@ class Shown:
             self.batches.append(batch)
         return batch
 
+    async def erase(self, stream: str) -> None:
+        """Take a stream's words, and record that."""
+        await self.store.append(
+            Unit([Append(stream, self.versions[stream], 1, [NewEvent(ERASED, b"{}")], erase=True)])
+        )
+        self.versions[stream] += 1
+
     async def open_replay(self, stream: str) -> StreamReplay | None:
         self.opened += 1
         if stream == self.unknown:
@@ -54,6 +62,8 @@ class StreamReplay:
 
     async def read(self, after: int) -> AsyncGenerator[Batch, None]:
         async for record in self.store.read(self.stream, after):
+            if record.payload is None:
+                raise StreamNotFound(self.stream)
             yield batch_of(record)
 
 

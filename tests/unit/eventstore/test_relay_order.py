@@ -321,6 +321,28 @@ def test_its_lag_is_told_in_seconds() -> None:
     play(main())
 
 
+def test_what_is_erased_before_it_was_published_stays_unsaid() -> None:
+    """Its positions are passed; what others said in between is published."""
+
+    async def main() -> None:
+        scene = Scene()
+        scene.public.up = False
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        for stream in ("a", "b", "a", "b"):
+            await scene.log.commit(stream)
+        await asyncio.sleep(5)
+        await scene.log.erase("a")
+        scene.public.up = True
+        await asyncio.sleep(10)
+        assert scene.public.heard == ["b-0", "b-1", "{}"], "the erasure itself is an event"
+        assert relay.position == 5
+        assert relay.healthy
+        await stop(task)
+
+    play(main())
+
+
 def test_a_name_that_fits_no_subject_is_left_out() -> None:
     """It cannot be published; it must not hold up the others."""
 
