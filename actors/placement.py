@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from actors.hosts import HostDied, HostHandle
-from actors.orders import CreateOrder, HostInfo, Order
+from actors.orders import CreateOrder, HostInfo, Order, Overloaded
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,8 @@ CALLS_MAX = 2
 one: a call costs about what committing a response costs."""
 ORDERS_MAX = 64
 """Orders in one call."""
+WAITING_MAX = 2048
+"""Creates that wait here for one host; whoever comes then is told to come again."""
 
 
 @dataclass(slots=True)
@@ -81,6 +83,8 @@ class Placement:
         if not isinstance(order, CreateOrder):
             # It may take as long as its upstream takes to hang up: no create should wait for that.
             return (await line.handle.obey([order]))[0]
+        if len(line.waiting) >= WAITING_MAX:
+            return Overloaded(retry_after=1.0)
         done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         line.waiting.append((order, done))
         line.sent += 1

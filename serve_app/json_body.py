@@ -3,46 +3,76 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import jiter
 import orjson
 from starlette.types import Receive
 
+from eventstore.meter import METER
 from serve_app.call import Call, ClientLeft
-from serve_app.errors import ApiError, Problem, bad_request, invalid, too_large
+from serve_app.errors import UNAVAILABLE, ApiError, Problem, bad_request, invalid, too_large
+
+ARRIVING_BYTES_MAX: Final = 256 * 1024 * 1024
+"""What a process holds of bodies that are not whole yet; more is refused.  Else a crowd of long requests that
+arrive slowly could take all memory."""
 
 
 async def read_body(call: Call, limit: int, seconds: float) -> bytes:
-    """The whole body.  Raises `ApiError` (408, 413, 415) and `ClientLeft`."""
+    """The whole body.  Raises `ApiError` (408, 413, 415, 503) and `ClientLeft`."""
     encoding = call.header(b"content-encoding")
     if encoding not in (None, "", "identity"):
         raise ApiError(Problem(415, "Compressed bodies are not supported. Send it without Content-Encoding."))
     length = call.header(b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
         raise _over(limit)
+    arriving = _Arriving()
     try:
         async with asyncio.timeout(seconds):
-            return await _collect(call.receive, limit)
+            return await arriving.whole(call.receive, limit)
     except TimeoutError:
         message = f"The body did not arrive within {seconds:g} seconds."
         raise ApiError(Problem(408, message, headers={"connection": "close"})) from None
 
 
-async def _collect(receive: Receive, limit: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientLeft
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
+class _Arriving:
+    """A body on its way; all of a process together hold only so much."""
+
+    held = 0
+    """Bytes of all of them."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    async def whole(self, receive: Receive, limit: int) -> bytes:
+        """All of it.  Raises `ApiError` (413, 503) and `ClientLeft`."""
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft
+                more = message.get("more_body", False)
+                self._add(message.get("body", b""), limit, more)
+                if not more:
+                    return b"".join(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
+        finally:
+            _Arriving.held -= self._size
+
+    def _add(self, chunk: bytes, limit: int, more: bool) -> None:
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        _Arriving.held += len(chunk)
+        if self._size > limit:
             raise _over(limit)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks) if len(chunks) > 1 else chunk
+        # Whoever is done is let through: its memory is free in a moment.
+        if more and _Arriving.held > ARRIVING_BYTES_MAX:
+            message = "Too many long requests arrive at once; try again in 1 s."
+            more_headers = {"retry-after": "1", "connection": "close"}
+            raise ApiError(Problem(503, message, UNAVAILABLE, "server_is_overloaded", headers=more_headers))
+
+
+METER.read("bodies_arriving_bytes", "Bytes of requests that are not whole yet.", lambda: _Arriving.held)
 
 
 def _over(limit: int) -> ApiError:

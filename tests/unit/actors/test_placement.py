@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from actors.hosts import HostDied
-from actors.orders import CancelOrder, CreateOrder, HostInfo, Order, Running
-from actors.placement import CALLS_MAX, ORDERS_MAX, Placement
+from actors.orders import CancelOrder, CreateOrder, HostInfo, Order, Overloaded, Running
+from actors.placement import CALLS_MAX, ORDERS_MAX, WAITING_MAX, Placement
 from eventstore.meter import Figures
 from tests.unit.actors.test_supervisor import create
 
@@ -92,6 +92,22 @@ async def test_a_call_is_bounded() -> None:
     placement = placed(host)
     await asyncio.gather(*(placement.send("it", CreateOrder(create())) for _ in range(ORDERS_MAX + 1)))
     assert [len(call) for call in host.calls] == [ORDERS_MAX, 1]
+
+
+async def test_whoever_comes_when_too_many_wait_is_told_to_come_again() -> None:
+    """And all who waited before are served."""
+    host = SlowHost()
+    placement = placed(host)
+    sending = [asyncio.create_task(placement.send("it", CreateOrder(create()))) for _ in range(ORDERS_MAX)]
+    await turns()
+    sending += [asyncio.create_task(placement.send("it", CreateOrder(create()))) for _ in range(ORDERS_MAX)]
+    await turns()
+    waiting = [asyncio.create_task(placement.send("it", CreateOrder(create()))) for _ in range(WAITING_MAX)]
+    await turns()
+    late = [await placement.send("it", CreateOrder(create())) for _ in range(3)]
+    assert all(isinstance(one, Overloaded) for one in late)
+    host.answer.set()
+    assert await asyncio.gather(*sending, *waiting) == [None] * (2 * ORDERS_MAX + WAITING_MAX)
 
 
 async def test_a_cancel_waits_for_no_create() -> None:
