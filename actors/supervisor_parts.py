@@ -18,8 +18,8 @@ from eventstore.meter import METER
 from eventstore.nats_bus import NatsLiveBus
 from eventstore.nats_connection import NatsConnection, count_bus
 from eventstore.nats_public import JetStreamSettings, NatsPublicBus
+from eventstore.ports import EventStore
 from eventstore.relay import Relay
-from eventstore.sql.sqlite import SqliteEventStore
 from runtime.catalog import Catalog, UnknownModel
 from runtime.config import load
 
@@ -27,9 +27,7 @@ from runtime.config import load
 class SupervisorParts:
     """Everything of the supervisor's process."""
 
-    def __init__(
-        self, supervisor: Supervisor, store: SqliteEventStore, bus: NatsLiveBus, relay: Relay
-    ) -> None:
+    def __init__(self, supervisor: Supervisor, store: EventStore, bus: NatsLiveBus, relay: Relay) -> None:
         self.supervisor = supervisor
         self.view = ResponseView(store, bus)
         self._store = store

@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "projects": "serve_app.commands.projects",
     "keys": "serve_app.commands.keys",
     "doctor": "serve_app.commands.doctor",
+    "migrate": "serve_app.commands.migrate",
 }
 """Name to module, in the order in which `--help` lists them.  A module is imported when it is needed."""
 

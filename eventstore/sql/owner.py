@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.owner_lock import OwnerLock
 from eventstore.sql.requests import Answer, Request
 from eventstore.sql.sqlite_commit import SqliteCommitter
-from eventstore.sql.sqlite_connection import DATABASE
+from eventstore.sql.sqlite_connection import DATABASE, connect_writer
 from eventstore.sql.sqlite_writer import SqliteWriter
 from eventstore.sql.writer_socket import WriterServer
 
@@ -99,6 +99,26 @@ class LogOwner:
             self._writer.close()
         finally:
             self._lock.release()
+
+
+def migrate_directory(data_dir: Path, *, restored: bool = False) -> bool:
+    """Create or upgrade the log of a directory that nobody owns; False where somebody does.  Blocks.
+
+    `restored` gives the log a new incarnation: after a restore from a backup its positions mean other events.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = OwnerLock.try_take(data_dir)
+    if lock is None:
+        return False
+    try:
+        _create_private(data_dir / DATABASE)
+        migrate_sqlite(data_dir / DATABASE)
+        if restored:
+            with closing(connect_writer(data_dir / DATABASE)) as connection:
+                connection.execute("UPDATE log SET incarnation = ?", (os.urandom(16).hex(),))
+    finally:
+        lock.release()
+    return True
 
 
 def _create_private(path: Path) -> None:

@@ -4,176 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 
 import aiosqlite
-from sqlalchemy import select
 from sqlalchemy.dialects import sqlite
 
-from eventstore import chain
-from eventstore.errors import LogCorrupted, StoreUnavailable
-from eventstore.events import Claim, Head, Record
+from eventstore.errors import StoreUnavailable
 from eventstore.sql.clock import wall_clock
-from eventstore.sql.schema import STREAMS
+from eventstore.sql.log_reader import SqlLogReader
 from eventstore.sql.sqlite_connection import DATABASE
-from eventstore.sql.sqlite_text import CLAIM, HEAD_COLUMNS, head_of
-
-_PAGE: Final = 128
-"""Records a query: a few milliseconds' work, and a bounded amount of memory."""
-
-_RECORD: Final = """
-SELECT r.position, s.name, r.first_version, r.types, r.schema, r.epoch, r.recorded_at, r.digest, r.chain,
-    p.payload
-FROM records r JOIN streams s ON s.id = r.stream_id LEFT JOIN payloads p ON p.position = r.position"""
-_READ: Final = f"""{_RECORD}
-WHERE r.stream_id = (SELECT id FROM streams WHERE name = :stream) AND r.first_version >= COALESCE(
-    (SELECT max(first_version) FROM records
-     WHERE stream_id = (SELECT id FROM streams WHERE name = :stream) AND first_version <= :next), 0)
-ORDER BY r.first_version LIMIT :limit"""
-_READ_ALL: Final = f"{_RECORD} WHERE r.position > :after ORDER BY r.position LIMIT :limit"
-_INCARNATION: Final = "SELECT incarnation FROM log"
-_HEAD: Final = f"SELECT {HEAD_COLUMNS} FROM streams WHERE name = :stream"
-_LINEAGE: Final = f"""
-WITH RECURSIVE line (name, parent) AS (
-    SELECT name, parent FROM streams WHERE name = :stream
-    UNION SELECT s.name, s.parent FROM streams s JOIN line ON s.name = line.parent
-)
-SELECT {HEAD_COLUMNS}, d.data FROM streams
-LEFT JOIN documents d ON d.stream_id = streams.id AND d.kind = :kind
-WHERE name IN (SELECT name FROM line)"""
-_DOCUMENT: Final = (
-    "SELECT data FROM documents"
-    " WHERE kind = :kind AND stream_id = (SELECT id FROM streams WHERE name = :stream)"
-)
-_CLAIM: Final = CLAIM.replace("?", ":scope", 1).replace("?", ":key", 1)
-_SALTS: Final = (
-    "SELECT from_version, salt FROM salts"
-    " WHERE stream_id = (SELECT id FROM streams WHERE name = :stream) ORDER BY from_version"
-)
-_CURSOR: Final = "SELECT position FROM cursors WHERE name = :name"
-_HEADS: Final = select(
-    STREAMS.c.name,
-    STREAMS.c.version,
-    STREAMS.c.epoch,
-    STREAMS.c.owner,
-    STREAMS.c.chain,
-    STREAMS.c.category,
-    STREAMS.c.tenant,
-    STREAMS.c.state,
-    STREAMS.c.parent,
-    STREAMS.c.created,
-    STREAMS.c.attributes,
-)
 
 
-_DIALECT: Final = sqlite.dialect(paramstyle="named")
-
-
-class SqliteLogReader:
+class SqliteLogReader(SqlLogReader):
     """`LogReader` over `<data_dir>/log.db`, for any number of processes; it creates and writes nothing.
 
     `now` gives wall-clock milliseconds; claims expire by it.
     """
 
     def __init__(self, data_dir: Path, *, now: Callable[[], int] = wall_clock) -> None:
+        super().__init__(sqlite.dialect(paramstyle="named"), now=now)
         self._path = Path(data_dir) / DATABASE
-        self._now = now
         self._connection: aiosqlite.Connection | None = None
         self._opening = asyncio.Lock()
         self._reader_closed = False
-
-    async def incarnation(self) -> str:
-        """See `LogReader`."""
-        rows = await self._all(_INCARNATION, {})
-        if not rows:
-            raise StoreUnavailable(f"{self._path} is being created; try again in a moment")
-        return str(rows[0][0])
-
-    async def read(self, stream: str, after: int = -1) -> AsyncIterator[Record]:
-        """See `LogReader`."""
-        while True:
-            rows = await self._all(_READ, {"stream": stream, "next": after + 1, "limit": _PAGE})
-            for row in rows:
-                record = _record_of(row)
-                if record.last_version > after:
-                    yield record
-                    after = record.last_version
-            if len(rows) < _PAGE:
-                return
-
-    async def read_all(self, after: int, limit: int = 500) -> Sequence[Record]:
-        """See `LogReader`."""
-        return [_record_of(row) for row in await self._all(_READ_ALL, {"after": after, "limit": limit})]
-
-    async def head(self, stream: str) -> Head | None:
-        """See `LogReader`."""
-        rows = await self._all(_HEAD, {"stream": stream})
-        return head_of(rows[0]) if rows else None
-
-    async def heads(
-        self,
-        *,
-        category: str | None = None,
-        tenant: str | None = None,
-        states: Sequence[str] | None = None,
-        owner: str | None = None,
-        after: int | None = None,
-        newest_first: bool = False,
-        limit: int = 100,
-    ) -> Sequence[Head]:
-        """See `LogReader`."""
-        query = _HEADS
-        if category is not None:
-            query = query.where(STREAMS.c.category == category)
-        if tenant is not None:
-            query = query.where(STREAMS.c.tenant == tenant)
-        if states is not None:
-            query = query.where(STREAMS.c.state.in_(states))
-        if owner is not None:
-            query = query.where(STREAMS.c.owner == owner)
-        created = STREAMS.c.created
-        if after is not None:
-            query = query.where(created < after if newest_first else created > after)
-        query = query.order_by(created.desc() if newest_first else created).limit(limit)
-        compiled = query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-        return [head_of(row) for row in await self._all(str(compiled), compiled.params)]
-
-    async def lineage(self, stream: str, kind: str) -> Sequence[tuple[Head, bytes | None]]:
-        """See `LogReader`."""
-        rows = await self._all(_LINEAGE, {"stream": stream, "kind": kind})
-        found: dict[str, tuple[Head, bytes | None]] = {row[0]: (head_of(row), row[11]) for row in rows}
-        line: list[tuple[Head, bytes | None]] = []
-        name: str | None = stream
-        while name is not None and (link := found.pop(name, None)) is not None:
-            line.append(link)
-            name = link[0].parent
-        line.reverse()
-        return line
-
-    async def document(self, stream: str, kind: str) -> bytes | None:
-        """See `LogReader`."""
-        rows = await self._all(_DOCUMENT, {"stream": stream, "kind": kind})
-        return rows[0][0] if rows else None
-
-    async def claim(self, scope: str, key: str) -> Claim | None:
-        """See `LogReader`."""
-        rows = await self._all(_CLAIM, {"scope": scope, "key": key})
-        claim = Claim(*rows[0]) if rows else None
-        if claim is None or (claim.expires_at is not None and claim.expires_at <= self._now()):
-            return None
-        return claim
-
-    async def salts(self, stream: str) -> Sequence[tuple[int, bytes]]:
-        """See `LogReader`."""
-        return [(row[0], row[1]) for row in await self._all(_SALTS, {"stream": stream})]
-
-    async def cursor(self, name: str) -> int:
-        """See `LogReader`."""
-        rows = await self._all(_CURSOR, {"name": name})
-        return int(rows[0][0]) if rows else 0
 
     async def aclose(self) -> None:
         """Let go of the connection; every later call raises `StoreUnavailable`."""
@@ -208,13 +64,3 @@ class SqliteLogReader:
         if not self._path.exists():
             return f"{self._path} does not exist yet; the process that owns the log creates it"
         return f"{self._path} cannot be read: {error}"
-
-
-def _record_of(row: Sequence[Any]) -> Record:
-    position, stream, first_version, joined, schema, epoch, recorded_at, digest, link, payload = row
-    types = chain.split_types(joined)
-    try:
-        events = None if payload is None else chain.unframe(payload, len(types))
-    except ValueError as error:
-        raise LogCorrupted(stream, first_version, str(error)) from error
-    return Record(position, stream, first_version, types, schema, epoch, recorded_at, digest, link, events)

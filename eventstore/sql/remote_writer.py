@@ -11,9 +11,9 @@ from typing import Final, cast
 
 from eventstore.errors import EventStoreError, OutcomeUnknown, StoreUnavailable
 from eventstore.sql.requests import Answer, Outcome, Ping, Request, weight
+from eventstore.sql.room import Room
 from eventstore.sql.socket_address import connect
 from eventstore.sql.socket_protocol import FrameReader, decode_outcome, encode_request
-from eventstore.sql.sqlite_writer import Room
 
 _TICK_S: Final = 0.5
 SILENT_TICKS_MAX: Final = 4

@@ -36,7 +36,9 @@ from eventstore.sql.claims import ClaimSweep
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.leases import Leases
 from eventstore.sql.requests import Bury, Expired, Outcome, Ping, Renew, Request, SaveCursor, Take
+from eventstore.sql.rows import dump_attributes, head_of
 from eventstore.sql.sqlite_connection import connect_writer, truncate_wal
+from eventstore.sql.staged import Stream, bind
 from eventstore.unit import check_head, next_head
 
 _STREAMS_KEPT: Final = 10_000
@@ -47,19 +49,10 @@ _TRUNCATE_EVERY_S: Final = 1.0
 
 
 @dataclass(slots=True)
-class _Stream:
-    """A stream as it will stand after the commit."""
-
-    id: int
-    head: Head
-    salt: bytes
-
-
-@dataclass(slots=True)
 class _Batch:
     """What one transaction is going to write."""
 
-    streams: dict[str, _Stream] = field(default_factory=dict)
+    streams: dict[str, Stream] = field(default_factory=dict)
     """As they will stand; those of them that are not in `before` are new."""
     before: dict[str, Head] = field(default_factory=dict)
     """As they stand in the database."""
@@ -95,7 +88,7 @@ class SqliteCommitter:
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._path, self._now, self._monotonic, self._entropy = path, now, monotonic, entropy
-        self._known: OrderedDict[str, _Stream] = OrderedDict()
+        self._known: OrderedDict[str, Stream] = OrderedDict()
         self._connection: sqlite3.Connection | None = None
         self._uncertain = False
         self._truncate_due: float | None = None
@@ -215,8 +208,8 @@ class SqliteCommitter:
         if not unknown:
             return
         for row in connection.execute(sql.HEADS_BY_NAME, (orjson.dumps(list(unknown)).decode(),)):
-            head = sql.head_of(row[2:])
-            self._known[head.stream] = _Stream(row[0], head, row[1])
+            head = head_of(row[2:])
+            self._known[head.stream] = Stream(row[0], head, row[1])
 
     def _remember(self, batch: _Batch) -> None:
         for name, stream in batch.streams.items():
@@ -258,7 +251,7 @@ class SqliteCommitter:
             if _found_by(head) == _found_by(before):
                 moved.append(guard)
             else:
-                changed.append((*guard, *_found_by(head)[:3], sql.dump_attributes(head.attributes)))
+                changed.append((*guard, *_found_by(head)[:3], dump_attributes(head.attributes)))
         sql.insert(connection, sql.INSERT_STREAMS, new)
         updated = sql.update(connection, sql.MOVE_HEADS, moved) + sql.update(
             connection, sql.CHANGE_HEADS, changed
@@ -299,7 +292,7 @@ class SqliteCommitter:
             owners = {owner for (owner,) in connection.execute(sql.OWNERS)}
             batch.then += [(sql.FORGET_LEASE, (holder,)) for holder in self._leases.forget(owners)]
 
-    def _find(self, name: str, batch: _Batch) -> _Stream | None:
+    def _find(self, name: str, batch: _Batch) -> Stream | None:
         return batch.streams.get(name) or self._known.get(name)
 
     def _stage_unit(self, connection: sqlite3.Connection, unit: Unit, batch: _Batch) -> Sequence[Recorded]:
@@ -352,26 +345,23 @@ class SqliteCommitter:
             batch.erases = True
         else:
             stream_id, salt = found.id, found.salt
-        types = [event.type for event in append.events]
-        payload = chain.frame([event.data for event in append.events])
-        digest = chain.digest(salt, first, payload)
-        link = chain.link(
-            found.head.chain if found else chain.genesis(name),
-            stream=name,
-            first_version=first,
-            types=types,
-            schema=append.schema,
-            epoch=append.epoch,
-            recorded_at=now,
-            digest=digest,
-        )
-        joined = chain.join_types(types)
+        bound = bind(append, found.head if found else None, salt, now)
         batch.records.append(
-            (self._position, stream_id, first, joined, append.schema, append.epoch, now, digest, link)
+            (
+                self._position,
+                stream_id,
+                first,
+                bound.types,
+                append.schema,
+                append.epoch,
+                now,
+                bound.digest,
+                bound.chain,
+            )
         )
-        batch.payloads.append((self._position, payload))
-        head = next_head(append, found.head if found else None, chain=link, position=self._position)
-        self._put(batch, found, _Stream(stream_id, head, salt))
+        batch.payloads.append((self._position, bound.payload))
+        head = next_head(append, found.head if found else None, chain=bound.chain, position=self._position)
+        self._put(batch, found, Stream(stream_id, head, salt))
         return Recorded(name, self._position, first, head.version, now)
 
     def _stage_document(self, document: Document, batch: _Batch) -> tuple[str, tuple[object, ...]]:
@@ -390,10 +380,10 @@ class SqliteCommitter:
             raise Fenced(take.stream, take.epoch, head.epoch)
         state = head.state if take.state is None else take.state
         head = replace(head, epoch=take.epoch + 1, owner=take.owner, state=state)
-        self._put(batch, found, _Stream(found.id, head, found.salt))
+        self._put(batch, found, Stream(found.id, head, found.salt))
         return head
 
-    def _put(self, batch: _Batch, found: _Stream | None, stream: _Stream) -> None:
+    def _put(self, batch: _Batch, found: Stream | None, stream: Stream) -> None:
         name = stream.head.stream
         if found is not None and name not in batch.streams:
             batch.before[name] = found.head

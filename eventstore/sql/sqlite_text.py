@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
-
-import orjson
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from eventstore.events import Head
-
-HEAD_COLUMNS: Final = (
-    "name, version, epoch, owner, streams.chain, category, tenant, state, parent, created, attributes"
-)
+from eventstore.sql.rows import HEAD_COLUMNS, dump_attributes
 
 NAME_LOG: Final = "INSERT OR IGNORE INTO log (id, incarnation, created_at) VALUES (1, ?, ?)"
 LAST_POSITION: Final = "SELECT COALESCE(max(position), 0) FROM records"
@@ -134,24 +129,6 @@ def _text(many: Many, size: int) -> str:
 _TEXTS: Final[dict[tuple[str, int], str]] = {}
 
 
-def head_of(row: Sequence[Any]) -> Head:
-    """The head in a row of `HEAD_COLUMNS`."""
-    name, version, epoch, owner, chain, category, tenant, state, parent, created, attributes = row[:11]
-    return Head(
-        name,
-        version,
-        epoch,
-        owner,
-        chain,
-        category,
-        tenant,
-        state,
-        parent,
-        created,
-        orjson.loads(attributes),
-    )
-
-
 def row_of(stream_id: int, head: Head) -> tuple[object, ...]:
     """A new row of streams."""
     return (
@@ -168,8 +145,3 @@ def row_of(stream_id: int, head: Head) -> tuple[object, ...]:
         head.created,
         dump_attributes(head.attributes),
     )
-
-
-def dump_attributes(attributes: Mapping[str, str]) -> str:
-    """Attributes as they stand in a row."""
-    return orjson.dumps(dict(attributes)).decode()

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from concurrent.futures import Future as ThreadFuture
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -18,8 +17,9 @@ from typing import Final
 
 from eventstore.errors import EventStoreError, OutcomeUnknown, StoreUnavailable
 from eventstore.events import Unit
-from eventstore.meter import METER, SIZES
+from eventstore.sql import figures
 from eventstore.sql.requests import Answer, Outcome, Request, weight
+from eventstore.sql.room import Room
 from eventstore.sql.sqlite_commit import SqliteCommitter
 from eventstore.unit import check_unit
 
@@ -27,11 +27,6 @@ _log = logging.getLogger(__name__)
 
 COMMIT_BYTES_MAX: Final = 1 << 20
 COMMIT_REQUESTS_MAX: Final = 1024
-WAITING_BYTES_MAX: Final = 32 << 20
-WAITING_REQUESTS_MAX: Final = 4096
-
-_SECONDS: Final = METER.distribution("log_commit_seconds", "How long a transaction of the log's writer took.")
-_GROUP: Final = METER.distribution("log_commit_requests", "How many requests one transaction held.", SIZES)
 
 
 @dataclass(slots=True, eq=False)
@@ -53,45 +48,6 @@ class _Waiting:
             self.future.set_result(outcome)
 
 
-class Room:
-    """How much may wait at once, by count and by bytes; others queue for it in order.  For one event loop."""
-
-    def __init__(self, requests: int = WAITING_REQUESTS_MAX, size: int = WAITING_BYTES_MAX) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._requests, self._size = requests, size
-        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    async def enter(self, size: int) -> None:
-        """Wait for room for one request.  One that is larger than all there is gets all there is."""
-        size = min(size, WAITING_BYTES_MAX)
-        if not self._queue and self._fits(size):
-            self._requests -= 1
-            self._size -= size
-            return
-        granted: asyncio.Future[None] = self.loop.create_future()
-        self._queue.append((size, granted))
-        try:
-            await granted
-        except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                self.leave(size)
-            raise
-
-    def leave(self, size: int) -> None:
-        """Make the room free again."""
-        self._requests += 1
-        self._size += min(size, WAITING_BYTES_MAX)
-        while self._queue and (self._queue[0][1].done() or self._fits(self._queue[0][0])):
-            wanted, granted = self._queue.popleft()
-            if not granted.done():
-                self._requests -= 1
-                self._size -= wanted
-                granted.set_result(None)
-
-    def _fits(self, size: int) -> bool:
-        return self._requests > 0 and self._size >= size
-
-
 class SqliteWriter:
     """Commits what many callers submit, from any event loop or thread of this process."""
 
@@ -101,7 +57,7 @@ class SqliteWriter:
         self._rooms: dict[asyncio.AbstractEventLoop, Room] = {}
         self._gate = threading.Lock()
         self._closed = False
-        METER.read("log_waiting", "Requests that wait for the log's writer.", self._queue.qsize)
+        figures.waiting(self._queue.qsize)
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -186,8 +142,8 @@ class SqliteWriter:
         try:
             began = time.perf_counter()
             outcomes = self._committer.commit([waiting.request for waiting in batch])
-            _SECONDS.observe(time.perf_counter() - began)
-            _GROUP.observe(len(batch))
+            figures.SECONDS.observe(time.perf_counter() - began)
+            figures.GROUP.observe(len(batch))
             return outcomes
         except Exception as error:  # noqa: BLE001  # A bug must reach those who wait, and must not stop the writer.
             _log.exception("A commit failed in a way that nobody foresaw")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import json
 import os
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import click
 import psutil
 
+from eventstore.errors import EventStoreError
 from serve_app import settings as table
 from serve_app.commands.operator_api import admin_key_of
 from serve_app.launch import checks, haproxy, nats_server
@@ -27,6 +29,9 @@ from serve_app.settings import Settings
 
 _TIMEOUT_S: Final = 3.0
 _BODY_BYTES: Final = 64 * 1024
+_OPTIONS: Final = {
+    *("host", "port", "data_dir", "config", "nats_url", "log_url", "upstream_url", "upstream_key")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ command = click.Command(
     params=[
         click.Option([option.flag], help=f"{option.explanation}  [{option.variable}]")
         for option in table.options()
-        if option.name in ("host", "port", "data_dir", "config", "nats_url", "upstream_url", "upstream_key")
+        if option.name in _OPTIONS
     ],
     help="Explain what is wrong: the programs needed, the data directory, the port, the running instance.",
 )
@@ -85,6 +90,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     )
     models = f"{settings.config} can be used" if settings.config else "no file; simulated and what is found"
     yield _checked("models", models, lambda: checks.check_models(settings))
+    if settings.log_url is not None:
+        yield _log(settings, settings.log_url)
     running = read_runtime(settings.data_dir)
     if running is None or not psutil.pid_exists(running["pid"]):
         yield from _stopped(settings)
@@ -107,6 +114,17 @@ def _program(what: str, path: str | None, remedy: str) -> Finding:
     except (OSError, subprocess.SubprocessError) as reason:
         return Finding(False, what, f"{path} does not run ({reason}): {remedy}")
     return Finding(True, what, f"{said.stdout.splitlines()[0]} at {path}")
+
+
+def _log(settings: Settings, url: str) -> Finding:
+    if not url.startswith("postgresql:"):
+        return _checked("log", f"SQLite in {url}", lambda: checks.check_log(settings))
+    from eventstore.sql.postgres_migrate import look
+
+    try:
+        return Finding(True, "log", asyncio.run(look(url)))
+    except EventStoreError as error:
+        return Finding(False, "log", str(error))
 
 
 def _stopped(settings: Settings) -> Iterator[Finding]:

@@ -3,26 +3,64 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
 
 from runtime import config
+from serve_app.launch import environment
 from serve_app.launch.data_dir import port_problem
 from serve_app.launch.errors import CannotStart
 from serve_app.settings import Settings
+
+_MIGRATE_LIMIT_S: Final = 600.0
 
 
 def check(settings: Settings) -> None:
     """Raise `CannotStart` with one clear line when these settings cannot work on this machine."""
     check_models(settings)
-    if not (settings.log_url or "sqlite:///").startswith("sqlite:///"):
-        raise CannotStart(
-            "--log-url must begin with sqlite:/// and name a directory: this version has no other log; "
-            "without the option it is in the data directory"
-        )
+    check_log(settings)
     if settings.port and (problem := port_problem(settings.host, settings.port)) is not None:
         raise CannotStart(
             f"port {settings.port} on {settings.host} cannot be listened on ({problem}): "
             "stop what uses it or choose another with --port"
         )
+
+
+def check_log(settings: Settings) -> None:
+    """Raise `CannotStart` when the log's database cannot be used; create or upgrade one that is a server's.
+
+    In a process of its own: what starts everything else stays small.
+    """
+    if settings.log_url is None or not settings.log_url.startswith("postgresql:"):
+        log_directory(settings)
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", "serve_app.cli", "migrate"],
+        env=os.environ
+        | {
+            "RAYSPOND_LOG_URL": settings.log_url,
+            "PYTHONPATH": environment.import_path(os.environ.get("PYTHONPATH")),
+        },
+        capture_output=True,
+        text=True,
+        timeout=_MIGRATE_LIMIT_S,
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise CannotStart(f"--log-url: {said[-1].removeprefix('rayspond: ') if said else 'no answer'}")
+
+
+def log_directory(settings: Settings) -> Path:
+    """Where an embedded log lies.  Raises `CannotStart` for a URL that names no directory."""
+    if settings.log_url is None:
+        return settings.data_dir
+    directory = settings.log_url.removeprefix("sqlite:///")
+    if directory == settings.log_url or not directory:
+        raise CannotStart("--log-url must be sqlite:///DIRECTORY or a postgresql:// URL")
+    return Path(directory)
 
 
 def check_models(settings: Settings) -> None:

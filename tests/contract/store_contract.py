@@ -5,6 +5,7 @@ An adapter joins the suites, these and the state machine of tests/property, by o
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,8 +28,10 @@ from eventstore.events import (
 from eventstore.memory import MemoryEventStore
 from eventstore.ports import EventStore, LogReader
 from eventstore.sql.migrate import migrate_sqlite
+from eventstore.sql.postgres import PostgresEventStore
 from eventstore.sql.sqlite import SqliteEventStore
 from eventstore.sql.sqlite_connection import DATABASE
+from tests.postgres_server import server
 
 
 @dataclass
@@ -98,10 +101,21 @@ class SqliteClient(SqliteEventStore):
         await self.owner.aclose()
 
 
+async def open_postgres(folder: Path, clock: Clock) -> EventStore:
+    """Each folder stands for a database; what lies in it is the database's name."""
+    note = folder / "postgres.url"
+    if not note.exists():
+        note.write_text(server().make(f"log_{secrets.token_hex(8)}"))
+    store = PostgresEventStore(note.read_text(), now=clock.now, monotonic=clock.monotonic)
+    await store.incarnation()
+    return store
+
+
 STORES: dict[str, StoreAdapter] = {
     "memory": StoreAdapter(open_memory, survives=False),
     "sqlite": StoreAdapter(open_sqlite),
     "sqlite-by-socket": StoreAdapter(SqliteClient.open_both),
+    "postgres": StoreAdapter(open_postgres),
 }
 
 

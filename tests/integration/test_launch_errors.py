@@ -93,10 +93,22 @@ def test_an_option_comes_before_the_environment_and_that_before_the_default() ->
     assert (settings.port, settings.replicas, settings.config, settings.hosts) == (9000, 3, None, 2)
 
 
-def test_a_log_that_this_version_cannot_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    line = refused("--log-url", "postgresql://user:sk-secret@database/log", data_dir=tmp_path / "data")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://user:sk-secret@127.0.0.1:1/log", "127.0.0.1:1/log"),
+        ("postgresql://user:sk/secret@127.0.0.1:1/log", "%2F"),
+        ("sqlite://sk-secret", "sqlite:///DIRECTORY"),
+    ],
+)
+def test_a_log_that_cannot_be_used_is_refused_before_anything_starts(
+    tmp_path: Path, url: str, said: str
+) -> None:
+    """The line says what and where; no part of a password."""
+    line = refused("--log-url", url, data_dir=tmp_path / "data")
     assert "--log-url" in line
-    assert "sk-secret" not in line
+    assert said in line
+    assert "secret" not in line
 
 
 def test_settings_travel_by_pickle_and_show_no_secret() -> None:

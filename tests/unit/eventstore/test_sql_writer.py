@@ -26,9 +26,10 @@ from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.reader import SqliteLogReader
 from eventstore.sql.remote_writer import OwnerHangs, RemoteWriter
 from eventstore.sql.requests import Answer, Expired, Outcome, Renew, Request
+from eventstore.sql.room import Room
 from eventstore.sql.sqlite import SqliteEventStore
 from eventstore.sql.sqlite_commit import SqliteCommitter
-from eventstore.sql.sqlite_writer import Room, SqliteWriter
+from eventstore.sql.sqlite_writer import SqliteWriter
 from eventstore.verify import Finding, verify
 
 NEW = NewStream("response", "p1", "running")
