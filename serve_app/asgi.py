@@ -82,7 +82,7 @@ class Api:
         self._context = ContextRoutes(
             runtime, catalog, self._pool, seal, limits, now, random_bytes, code=code
         )
-        conversations = ConversationRoutes(runtime, limits, now, random_bytes)
+        conversations = ConversationRoutes(runtime, limits, seal, now, random_bytes)
         endpoints = [
             *self._responses.endpoints(),
             *conversations.endpoints(),

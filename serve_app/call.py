@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 from eventstore.meter import METER
 from serve_app.errors import Problem, bad_request
 from serve_app.principal import NOBODY, Principal
+
+log = logging.getLogger(__name__)
 
 JSON_TYPE: Final = b"application/json"
 _TRUE: Final = ("true", "1")
@@ -58,6 +61,11 @@ class Call:
             if key == name:
                 return str(value, "latin-1")
         return None
+
+    def warn(self, text: str) -> None:
+        """Tell the client of this request, with its answer, and the operator."""
+        self.headers = (*self.headers, (b"x-rayspond-warning", text.encode("ascii", "replace")))
+        log.warning("request %s: %s", self.request_id, text)
 
     # -- Query ---------------------------------------------------------------------------------------------
 

@@ -7,18 +7,25 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError
 
+from runtime.compaction import TRIGGER
 from runtime.conversation.events import Item
 from runtime.response.items import fresh_id, known_as
 from serve_app.errors import bad_request
-from serve_app.input_items import input_items
+from serve_app.input_items import Unseal, input_items
 from serve_app.limits import Limits
-from serve_app.request_body import Body, metadata_within, told
+from serve_app.request_body import Body, told
 
 ITEMS_MAX: Final = 20
 """Items of one request, as in the Responses API."""
 
 Items = Annotated[list[Any], Field(max_length=ITEMS_MAX)]
 B = TypeVar("B", bound=Body)
+
+NO_ITEMS: Final[Mapping[str, str]] = {
+    "item_reference": "Send the item itself instead of a reference to it.",
+    TRIGGER: "Send it as the last input item of a response.",
+}
+"""Input items that only mean something to a response, each with what to do instead."""
 
 
 class ConversationBody(Body):
@@ -40,43 +47,39 @@ class ItemsBody(Body):
     items: Items
 
 
-class Begun(NamedTuple):
-    """A conversation that is to begin."""
+class Given(NamedTuple):
+    """Items for a conversation."""
 
     items: tuple[Item, ...]
-    metadata: Mapping[str, Any]
+    left_out: tuple[str, ...]
+    """Types of items of hosted tools, which are not served."""
 
 
-def read_conversation(fields: Mapping[str, Any], limits: Limits, size: int, entropy: bytes) -> Begun:
-    """What a conversation begins with.  Raises `ApiError`, as the others here: 400, 413, 422."""
-    given = _checked(ConversationBody, fields)
-    metadata = metadata_within(given.metadata or {}, limits.metadata)
-    return Begun(_items(given.items or (), limits, size, entropy), metadata)
+class ItemReader:
+    """Reads items of one request, for one project."""
+
+    def __init__(self, limits: Limits, unseal: Unseal, entropy: bytes) -> None:
+        """`unseal` opens what was sealed for the project; new ids are made of `entropy`, 16 random bytes."""
+        self._limits = limits
+        self._unseal = unseal
+        self._entropy = entropy
+
+    def read(self, given: Sequence[Any], size: int) -> Given:
+        """Items from a body of `size` bytes, each with a new id.  Raises `ApiError` (400, 413, 422)."""
+        items, left_out = input_items(given, self._limits, size, self._unseal, "items")
+        for index, item in enumerate(items):
+            if item["type"] in NO_ITEMS:
+                message = f"A conversation holds no {item['type']}. {NO_ITEMS[item['type']]}"
+                raise bad_request(message, f"items[{index}]", "invalid_value")
+        return Given(tuple(self._named(index, item) for index, item in enumerate(items)), left_out)
+
+    def _named(self, index: int, item: Item) -> Item:
+        return known_as(fresh_id(str(item["type"]), self._entropy, index), item)
 
 
-def read_metadata(fields: Mapping[str, Any], limits: Limits) -> Mapping[str, Any]:
-    """The metadata that replaces the former one."""
-    return metadata_within(_checked(MetadataBody, fields).metadata or {}, limits.metadata)
-
-
-def read_items(fields: Mapping[str, Any], limits: Limits, size: int, entropy: bytes) -> tuple[Item, ...]:
-    """Items to add, each with a new id: made from 16 random bytes, `entropy`."""
-    return _items(_checked(ItemsBody, fields).items, limits, size, entropy)
-
-
-def _checked(body: type[B], fields: Mapping[str, Any]) -> B:
+def checked(body: type[B], fields: Mapping[str, Any]) -> B:
+    """The fields as that body.  Raises `ApiError` (422)."""
     try:
         return body.model_validate(fields)
     except ValidationError as error:
         raise told(error) from None
-
-
-def _items(given: Sequence[Any], limits: Limits, size: int, entropy: bytes) -> tuple[Item, ...]:
-    read = input_items(given, limits, size, name="items").items
-    for index, item in enumerate(read):
-        if item["type"] == "item_reference":
-            message = "A conversation holds items themselves. Send the item instead of a reference to it."
-            raise bad_request(message, f"items[{index}]", "invalid_value")
-    return tuple(
-        known_as(fresh_id(str(item["type"]), entropy, index), item) for index, item in enumerate(read)
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from actors.orders import AggregateOrder
@@ -17,12 +18,14 @@ from runtime.conversation.commands import (
 )
 from runtime.conversation.events import Item
 from runtime.conversation.state import ConversationState, is_conversation_id, new_conversation_id
+from runtime.sealing import Seal
 from serve_app.call import Call
-from serve_app.conversation_body import read_conversation, read_items, read_metadata
+from serve_app.conversation_body import ConversationBody, ItemReader, ItemsBody, MetadataBody, checked
 from serve_app.errors import no_conversation, no_item
 from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
 from serve_app.paging import item_list, item_page
+from serve_app.request_body import metadata_within
 from serve_app.router import Endpoint
 from serve_app.runtime_port import Runtime
 
@@ -34,11 +37,13 @@ class ConversationRoutes:
         self,
         runtime: Runtime,
         limits: Limits,
+        seal: Seal,
         now: Callable[[], float],
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._runtime = runtime
         self._limits = limits
+        self._seal = seal
         self._now = now
         self._random_bytes = random_bytes
 
@@ -63,7 +68,9 @@ class ConversationRoutes:
     async def create(self, call: Call) -> None:
         """Begin one, perhaps with items."""
         fields, size = await self._fields(call)
-        items, metadata = read_conversation(fields, self._limits, size, self._random_bytes(16))
+        given = checked(ConversationBody, fields)
+        metadata = self._metadata(given.metadata)
+        items = self._items(call, given.items or (), size)
         id, who = new_conversation_id(self._random_bytes(16)), call.principal
         at = int(self._now())
         await self._obey(CreateConversation(id, who.project, who.key_id, at, metadata, items))
@@ -76,7 +83,7 @@ class ConversationRoutes:
     async def update(self, call: Call) -> None:
         """Replace its metadata."""
         fields, _ = await self._fields(call)
-        metadata = read_metadata(fields, self._limits)
+        metadata = self._metadata(checked(MetadataBody, fields).metadata)
         id = (await self._find(call)).id
         await self._obey(ChangeMetadata(id, call.principal.project, metadata, call.principal.by))
         await call.answer_json(_shown(await self._find(call)))
@@ -93,10 +100,10 @@ class ConversationRoutes:
     async def add_items(self, call: Call) -> None:
         """Add items, and show them under their new ids."""
         fields, size = await self._fields(call)
-        items = read_items(fields, self._limits, size, self._random_bytes(16))
+        items = self._items(call, checked(ItemsBody, fields).items, size)
         id = (await self._find(call)).id
         await self._obey(AddItems(id, call.principal.project, items, call.principal.by))
-        await call.answer_json(item_list(items))
+        await call.answer_json(item_list([_told(item) for item in items]))
 
     async def list_items(self, call: Call) -> None:
         """A page of its items."""
@@ -121,6 +128,16 @@ class ConversationRoutes:
         """The body, which may be empty, and its size."""
         body = await read_body(call, self._limits.body, self._limits.body_seconds)
         return parse_object(body) if body.strip() else {}, len(body)
+
+    def _metadata(self, given: dict[str, Any] | None) -> dict[str, Any]:
+        return metadata_within(given or {}, self._limits.metadata)
+
+    def _items(self, call: Call, given: Sequence[Any], size: int) -> tuple[Item, ...]:
+        unseal = partial(self._seal.open, call.principal.project)
+        items, left_out = ItemReader(self._limits, unseal, self._random_bytes(16)).read(given, size)
+        if left_out:
+            call.warn(f"not served here, left out: {', '.join(left_out)}")
+        return items
 
     async def _find(self, call: Call) -> ConversationState:
         """The conversation that the path names.  Raises `ApiError` (404)."""

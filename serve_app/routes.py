@@ -143,7 +143,7 @@ class ResponseRoutes:
             message = f"X-Rayspond-Dialect must be {' or '.join(DIALECTS)}."
             raise bad_request(message, "X-Rayspond-Dialect", "invalid_value")
         if asked.left_out:
-            _warn(call, f"not served here, left out: {', '.join(asked.left_out)}")
+            call.warn(f"not served here, left out: {', '.join(asked.left_out)}")
         return Create(
             id=new_response_id(self._random_bytes(16)),
             project=call.principal.project,
@@ -229,12 +229,6 @@ class ResponseRoutes:
         response_id = (await self._responses(call).find(call.params["response_id"])).stream
         await self._runtime.delete(response_id, call.principal.by)
         await call.answer_json({"id": response_id, "object": "response.deleted", "deleted": True})
-
-
-def _warn(call: Call, text: str) -> None:
-    """Tell the client of this request, and the operator."""
-    call.headers = (*call.headers, (b"x-rayspond-warning", text.encode("ascii", "replace")))
-    log.warning("request %s: %s", call.request_id, text)
 
 
 def _list(ids: Sequence[str], bodies: Sequence[bytes], *, has_more: bool) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 import openresponses_types.types as r
 import orjson
+from openai.types.conversations import ConversationItemList
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel
 
@@ -57,6 +58,16 @@ def check_response(body: bytes) -> None:
     """Raises unless the response object is valid under both."""
     strict(Response, for_openai({"response": orjson.loads(body)})["response"])
     strict(r.ResponseResource, for_open_responses({"response": orjson.loads(body)})["response"])
+
+
+def check_conversation_items(body: bytes) -> None:
+    """Raises unless it is a list of a conversation's items as the SDK knows them.
+
+    A has text for the ids of the first and the last item also where there is none; we say null, as OpenAI does.
+    """
+    listed = orjson.loads(body)
+    empty = {} if listed["data"] else {"first_id": "", "last_id": ""}
+    strict(ConversationItemList, {**listed, **empty})
 
 
 def strict(cls: type[BaseModel], value: Any) -> BaseModel:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from eventstore.events import Head
-from runtime.compaction import compacted
+from runtime.compaction import TRIGGER, compacted
 from runtime.model import JSON
 from runtime.response.aggregate import ResponseState, Status
 from runtime.response.errors import InvalidInput, PreviousResponseInProgress, PreviousResponseNotFound
@@ -80,7 +80,8 @@ def conversation_items(state: ResponseState) -> tuple[dict[str, Any], ...]:
     assert state.is_over, "what still runs may change"
     if state.status not in _ANSWERED:
         return ()
-    return (*_with_ids(state), *filter(_is_whole, state.context_items))
+    asked = [item for item in _with_ids(state) if item["type"] != TRIGGER]
+    return (*asked, *filter(_is_whole, state.context_items))
 
 
 def context(ancestors: Iterable[bytes], request: ResponseRequest, conversation: Items = ()) -> list[Item]:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conformance import check_response
+from tests.conformance import check_conversation_items, check_response
 from tests.unit.serve_app.keyed import keyed
 from tests.unit.serve_app.served import Connection, Served, events_of, served
 
@@ -33,6 +33,7 @@ async def begun(server: Served, *texts: str, **body: Any) -> str:
 async def items(server: Served, id: str, query: str = "order=asc&limit=100") -> list[dict[str, Any]]:
     answer = await server.client.get(f"/v1/conversations/{id}/items?{query}")
     assert answer.status_code == 200
+    check_conversation_items(answer.content)
     return list(answer.json()["data"])
 
 
@@ -156,6 +157,58 @@ async def test_items_are_added_listed_shown_and_removed(server: Served) -> None:
         assert error["message"] == f"Item with id '{listed[1]['id']}' not found."
 
 
+async def test_every_type_of_item_is_kept_as_it_is_known_elsewhere(server: Served) -> None:
+    parts = [
+        {"type": "input_text", "text": "Look!"},
+        {"type": "input_image", "image_url": "https://example.com/a.png"},
+        {"type": "input_file", "file_data": "data:text/plain;base64,YQ==", "filename": "a.txt"},
+    ]
+    given: list[dict[str, Any]] = [
+        {"role": "user", "content": parts},
+        {"role": "developer", "content": "Be brief."},
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}]},
+        {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": parts[:1]},
+        {"type": "custom_tool_call", "call_id": "c2", "name": "say", "input": "hi"},
+        {"type": "custom_tool_call_output", "call_id": "c2", "output": "said"},
+    ]
+    id = await begun(server)
+    added = await server.client.post(f"/v1/conversations/{id}/items", json={"items": given})
+    check_conversation_items(added.content)
+    listed = await items(server, id)
+    assert [item["type"] for item in listed] == [item.get("type", "message") for item in given]
+    assert (await server.create(input="And?", conversation=id)).status_code == 200
+
+
+async def test_items_of_hosted_tools_are_left_out_and_named(server: Served) -> None:
+    search = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}}
+    for path in ("/v1/conversations", f"/v1/conversations/{await begun(server)}/items"):
+        answer = await server.client.post(path, json={"items": [search, says("x")]})
+        assert answer.headers["x-rayspond-warning"] == "not served here, left out: web_search_call"
+        id = answer.json()["id"] if path.endswith("conversations") else path.split("/")[3]
+        assert texts(await items(server, id)) == ["x"]
+
+
+async def test_a_compaction_stands_for_what_is_before_it_and_its_words_stay_sealed(server: Served) -> None:
+    """Also in another conversation that begins with it; what asked for it is no item."""
+    id = await begun(server, "A long story. " * 100)
+    trigger = {"type": "compaction_trigger"}
+    made = (await server.create(input=[says("Sum up."), trigger], conversation=id)).json()
+    listed = await items(server, id)
+    assert [item["type"] for item in listed] == ["message", "message", "compaction"]
+    assert listed[-1] == made["output"][0]
+    after = (await server.create(input="And?", conversation=id)).json()
+    assert after["usage"]["input_tokens"] < made["usage"]["input_tokens"]
+    other = await server.client.post("/v1/conversations", json={"items": listed[-1:]})
+    again = await server.client.post(
+        f"/v1/conversations/{other.json()['id']}/items", json={"items": listed[-1:]}
+    )
+    check_conversation_items(again.content)
+    for shown in (again.text, str(await items(server, other.json()["id"]))):
+        assert "_upstream" not in shown
+    assert (await server.create(input="And?", conversation=other.json()["id"])).status_code == 200
+
+
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_pages_follow_each_other_by_last_id(server: Served, order: str) -> None:
     id = await begun(server, *map(str, range(7)))
@@ -180,6 +233,7 @@ async def test_pages_follow_each_other_by_last_id(server: Served, order: str) ->
         ({"items": [{"type": "message", "role": "user"}]}, 422, "items[0].content"),
         ({"items": [says("x"), {"type": "nonsense"}]}, 400, "items[1].type"),
         ({"items": [{"type": "item_reference", "id": "msg_1"}]}, 400, "items[0]"),
+        ({"items": [{"type": "compaction_trigger"}]}, 400, "items[0]"),
         ({"items": "x"}, 422, "items"),
     ],
 )
