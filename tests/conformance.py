@@ -63,7 +63,7 @@ def check_response(body: bytes) -> None:
 def check_conversation_items(body: bytes) -> None:
     """Raises unless it is a list of a conversation's items as the SDK knows them.
 
-    A has text for the ids of the first and the last item also where there is none; we say null, as OpenAI does.
+    A has text for the ids of the first and the last item also where there is none; we say null, as OpenAI.
     """
     listed = orjson.loads(body)
     empty = {} if listed["data"] else {"first_id": "", "last_id": ""}
