@@ -18,6 +18,15 @@ SUBSCRIBER_INBOX: Final = "_INBOX_subscriber"
 OLDEST_SERVER: Final = (2, 12, 7)
 """Older servers have known holes in their permissions or lose acknowledged messages."""
 
+
+def old_server(version: tuple[int, ...]) -> str | None:
+    """Why a server of this version should be a later one, in words, or None."""
+    if version >= OLDEST_SERVER:
+        return None
+    found, oldest = (".".join(map(str, numbers)) for numbers in (version, OLDEST_SERVER))
+    return f"nats-server {found} has known holes; use {oldest} or a later one"
+
+
 _CONSUMER_API: Final = (
     "$JS.API.INFO",
     "$JS.API.STREAM.NAMES",

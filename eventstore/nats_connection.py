@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 
 from eventstore.meter import METER
 from eventstore.nats_client import Handler, OneConnection
-from eventstore.nats_config import OLDEST_SERVER
+from eventstore.nats_config import old_server
 
 CONNECT_TIMEOUT: Final = 2.0
 PING_SECONDS: Final = 2.0
@@ -111,10 +111,7 @@ class NatsConnection:
     def old_server(self) -> str | None:
         """Why the server should be a later one, in words, or None."""
         version = self.server_version
-        if version is None or version >= OLDEST_SERVER:
-            return None
-        found, oldest = (".".join(map(str, numbers)) for numbers in (version, OLDEST_SERVER))
-        return f"nats-server {found} has known holes; use {oldest} or a later one"
+        return None if version is None else old_server(version)
 
     def jetstream(self, timeout: float) -> JetStreamContext | None:
         """JetStream's API over the present connection, or None; calls raise `nats.errors.Error`."""

@@ -28,6 +28,7 @@ from runtime import config as models
 from runtime.catalog import Catalog
 from runtime.discovery import discover
 from serve_app.asgi import Api
+from serve_app.launch import haproxy
 from serve_app.launch.data_dir import SECRET_KEY, kept_secret
 from serve_app.launch.errors import CannotStart
 from serve_app.limits import Limits
@@ -92,6 +93,7 @@ class Replica:
             names_requests=False,  # Serve does.
             code=version("rayspond"),
             env=_env(settings),
+            warnings=haproxy.warnings(os.environ),
         )
         count_bus(self._bus.connection)
         METER.read("requests_open", "Requests that are answered now.", lambda: len(self._api.open))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from starlette.types import Receive, Scope, Send
@@ -55,6 +55,7 @@ class Api:
         names_requests: bool = True,
         code: str = "",
         env: Mapping[str, str] = MappingProxyType({}),
+        warnings: Sequence[str] = (),
         now: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -62,7 +63,7 @@ class Api:
         replica; with an `admin_key` nobody is served without credentials.
 
         `names` are further host names of this machine; `code` is the version of Rayspond; `env` holds the
-        upstreams' keys.
+        upstreams' keys; `warnings` are told to operators by `/readyz`.
 
         `names_requests` is off behind servers that put `x-request-id` on requests and answers themselves.
         """
@@ -88,7 +89,7 @@ class Api:
             *conversations.endpoints(),
             *self._context.endpoints(),
             *self._models.endpoints(),
-            *Health(runtime).endpoints(),
+            *Health(runtime, warnings).endpoints(),
             *HostRoutes(runtime).endpoints(),
             *MetricsRoute(runtime).endpoints(),
             *ProjectRoutes(runtime, projects, hashes, now, random_bytes).endpoints(),

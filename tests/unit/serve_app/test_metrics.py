@@ -6,6 +6,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from eventstore.meter import Meter
+from serve_app.launch import haproxy
 from serve_app.metrics_route import render
 from tests.unit.serve_app.served import served
 
@@ -83,3 +84,12 @@ async def test_what_needs_seeing_to_is_a_warning_and_keeps_nobody_from_serving()
         answer = await server.client.get("/readyz")
         assert answer.status_code == 200
         assert answer.json()["warnings"] == ["the public subjects wait: no reason"]
+
+
+def test_an_ingress_without_both_switches_is_warned_of() -> None:
+    """With one of them alone a client that stops reading is kept in memory without bound."""
+    both = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    assert haproxy.warnings(both) == []
+    for name in both:
+        (warning,) = haproxy.warnings({**both, name: "0"})
+        assert f"set {name}=1 where this Ray is started" in warning
