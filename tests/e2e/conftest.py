@@ -40,7 +40,8 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """What a server needs to speak to the fake upstream."""
-    return {"E2E_UPSTREAM_KEY": KEY, "E2E_WRONG_KEY": "sk-wrong"}
+    # A client of these tests may take its time: some of them stop reading for a while, on a busy machine.
+    return {"E2E_UPSTREAM_KEY": KEY, "E2E_WRONG_KEY": "sk-wrong", "RAYSPOND_CLIENT_STALL_S": "300"}
 
 
 @pytest.fixture(scope="session")

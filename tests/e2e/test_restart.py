@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,14 @@ from tests.e2e.wire import check_whole, id_of, opened, replayed, text_of
 from tests.fakes.script import words
 from tests.launching import Instance
 
-LONG = "fake?deltas=150&interval_ms=100&goes_on=1&key=restart"
-TEXT = "".join(words(150))
+DELTAS = 50
+LONG = f"fake?deltas={DELTAS}&interval_ms=100&goes_on=1&key=restart"
+TEXT = "".join(words(DELTAS))
+SLOTS = 20
+"""Of each of the two hosts: most of what is unfinished waits in the queue when everything is killed."""
+WAITING = 10 if os.environ.get("RAYSPOND_ISOLATION") == "dedicated" else 100
+"""Responses in the background that nobody follows; a Ray actor for each takes a second of a processor."""
+ENDED_S = 180.0
 
 
 @pytest.fixture
@@ -41,7 +48,8 @@ async def test_killed_and_started_again(
     models = upstream.models(tmp_path / "models.yaml")
 
     def start() -> Instance:
-        servers.append(Instance(tmp_path / "data", "--config", str(models), app=None, **environment))
+        options = ("--config", str(models), "--slots", str(SLOTS))
+        servers.append(Instance(tmp_path / "data", *options, app=None, **environment))
         return servers[-1].wait_ready()
 
     first = await asyncio.to_thread(start)
@@ -50,12 +58,12 @@ async def test_killed_and_started_again(
     assert await findings(tmp_path / "data") == []
 
     second = await asyncio.to_thread(start)
-    async with httpx.AsyncClient(base_url=second.url, timeout=SERVER_LIMIT_S) as http:
+    async with _client(second) as http:
         for response_id, body, heard in finished:
             assert (await http.get(f"/v1/responses/{response_id}")).content == body
             assert await replayed(http, response_id) == heard
         ends = await asyncio.wait_for(
-            asyncio.gather(*(replayed(http, response_id) for response_id in unfinished)), 120
+            asyncio.gather(*(replayed(http, response_id) for response_id in unfinished)), ENDED_S
         )
     for heard, before in zip(ends, shown, strict=True):
         assert check_whole(heard)["status"] == "completed"
@@ -71,16 +79,15 @@ async def _before(
     server: Instance,
 ) -> tuple[list[tuple[str, bytes, list[bytes]]], list[str], list[list[bytes]]]:
     """Finished responses with their bytes; unfinished ones, and what was shown of each."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=SERVER_LIMIT_S) as http:
+    async with _client(server) as http:
         finished = []
         for body in ({"model": "fake?echo=1"}, {"model": "fake?status=401"}, {"model": "fake?tools=1"}):
             answer = await http.post("/v1/responses", json={"input": "remember me", **body})
             response_id = answer.json()["id"]
             finished.append((response_id, answer.content, await replayed(http, response_id)))
-            asked = {"model": LONG, "input": "x"}
-        quiet = await http.post("/v1/responses", json={**asked, "background": True})
-        unfinished: list[str] = [quiet.json()["id"]]
-        shown: list[list[bytes]] = [[]]
+        asked = {"model": LONG, "input": "x"}
+        unfinished: list[str] = []
+        shown: list[list[bytes]] = []
         for background in (True, False):
             streamed = {**asked, "stream": True, "background": background}
             async with opened(http, "POST", "/v1/responses", json=streamed) as payloads:
@@ -89,7 +96,19 @@ async def _before(
                     heard.append(await anext(payloads))
             unfinished.append(id_of(heard[0]))
             shown.append(heard)
+        quiet = await asyncio.gather(
+            *(http.post("/v1/responses", json={**asked, "background": True}) for _ in range(WAITING))
+        )
+        unfinished += [answer.json()["id"] for answer in quiet]
+        shown += [[]] * WAITING
+        waiting = await http.get("/v1/responses", params={"status": "queued", "limit": "100"})
+        assert len(waiting.json()["data"]) > WAITING - 2 * SLOTS - 2, "most of them wait"
         return finished, unfinished, shown
+
+
+def _client(server: Instance) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=2 * WAITING)
+    return httpx.AsyncClient(base_url=server.url, timeout=SERVER_LIMIT_S, limits=limits)
 
 
 def _conversation_goes_on(client: openai.OpenAI, upstream: Upstream, finished: str, resumed: str) -> None:
