@@ -25,6 +25,7 @@ from runtime.response.replay import ResponseReplay
 from runtime.response.request import ResponseRequest
 from runtime.sealing import Seal
 from serve_app.call import Call, Departure
+from serve_app.context_body import COMPACTED, COUNTED
 from serve_app.errors import INVALID, SERVER, ApiError, Problem
 from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
@@ -33,11 +34,6 @@ from serve_app.router import Endpoint
 from serve_app.runtime_port import Runtime
 from serve_app.sse import last_frame, snapshot_of
 
-CONTEXT: Final = (
-    *("model", "input", "instructions", "previous_response_id", "conversation"),
-    *("tools", "tool_choice", "text", "reasoning", "parallel_tool_calls", "truncation"),
-)
-"""The fields of a create request that make a context.  Both endpoints take these, and ignore every other."""
 COUNTED_BY_NOBODY: Final = "simulated"
 """The model of a count that names none: nobody's tokenizer, so an estimate."""
 
@@ -75,8 +71,7 @@ class ContextRoutes:
 
     async def input_tokens(self, call: Call) -> None:
         """How many tokens a request's input has: the upstream's count, or an estimate."""
-        fields = await self._read(call)
-        request = self._request(call, {"model": COUNTED_BY_NOBODY, **fields})
+        request = self._request(call, {"model": COUNTED_BY_NOBODY, **await self._read(call, COUNTED)})
         resolved = self.catalog.resolve(request.model)
         told = ModelRequest(
             model=resolved.model,
@@ -95,8 +90,7 @@ class ContextRoutes:
 
     async def compact(self, call: Call) -> None:
         """What the user said, and one item that stands for the whole conversation."""
-        fields = await self._read(call)
-        request = self._request(call, {"model": None, **fields, "conversation": None})
+        request = self._request(call, await self._read(call, COMPACTED))
         said = [item for item in await self._context(call, request) if item.get("role") == "user"]
         made = await self._summary(call, request)
         if made["status"] == "failed":
@@ -125,9 +119,11 @@ class ContextRoutes:
             }
         )
 
-    async def _read(self, call: Call) -> dict[str, JSON]:
-        body = parse_object(await read_body(call, self._limits.body, self._limits.body_seconds))
-        return {key: body[key] for key in CONTEXT if body.get(key) is not None}
+    async def _read(self, call: Call, known: Sequence[str]) -> dict[str, JSON]:
+        """The `known` fields of the body; every other one is ignored."""
+        body = await read_body(call, self._limits.body, self._limits.body_seconds)
+        fields = parse_object(body) if body.strip() else {}
+        return {key: fields[key] for key in known if fields.get(key) is not None}
 
     def _request(self, call: Call, fields: Mapping[str, JSON]) -> ResponseRequest:
         unseal = partial(self._seal.open, call.principal.project)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, Final, Literal
@@ -26,6 +26,7 @@ from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
 from serve_app.paging import item_page, page_of
 from serve_app.request_body import Asked, read_create
+from serve_app.response_list import response_page
 from serve_app.response_reader import SHOWN, ResponseReader
 from serve_app.router import Endpoint
 from serve_app.runtime_port import Runtime
@@ -197,15 +198,15 @@ class ResponseRoutes:
         after = call.query("after")
         responses = self._responses(call)
         behind = (await responses.find(after)).created if after is not None else None
-        heads = await responses.page(
-            statuses=[status] if status else [], after=behind, newest_first=newest_first, limit=limit + 1
+        page = await response_page(
+            responses,
+            statuses=[status] if status else [],
+            model=call.query("model"),
+            after=behind,
+            newest_first=newest_first,
+            limit=limit,
         )
-        shown: dict[str, bytes] = {}
-        for head in heads[:limit]:
-            # One that is erased while the list is read is not in it.
-            with suppress(ApiError):
-                shown[head.stream] = await responses.body(head.stream)
-        await call.answer(_list(list(shown), list(shown.values()), has_more=len(heads) > limit))
+        await call.answer(page)
 
     async def input_items(self, call: Call) -> None:
         """A page of a response's input."""
@@ -229,14 +230,6 @@ class ResponseRoutes:
         response_id = (await self._responses(call).find(call.params["response_id"])).stream
         await self._runtime.delete(response_id, call.principal.by)
         await call.answer_json({"id": response_id, "object": "response.deleted", "deleted": True})
-
-
-def _list(ids: Sequence[str], bodies: Sequence[bytes], *, has_more: bool) -> bytes:
-    """A list object from bodies that are JSON already."""
-    first, last = (f'"{ids[0]}"', f'"{ids[-1]}"') if ids else ("null", "null")
-    more = "true" if has_more else "false"
-    end = f'],"first_id":{first},"last_id":{last},"has_more":{more}}}'
-    return b'{"object":"list","data":[' + b",".join(bodies) + end.encode()
 
 
 def _goes_on(response_id: str) -> ApiError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from openai.types.responses import response_create_params
 
 from serve_app.openapi import describe
@@ -30,6 +31,26 @@ async def test_every_endpoint_is_described_and_the_other_way_round(server: Serve
     }
     assert served - described == {("GET", "/openapi.json"), ("GET", "/docs")}
     assert described <= served
+
+
+async def test_every_answer_has_a_shape_and_every_body_an_example(server: Served) -> None:
+    document = (await server.client.get("/openapi.json")).json()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            where = f"{method} {path}"
+            for status, answer in operation["responses"].items():
+                assert answer["description"], where
+                assert "x-request-id" in answer["headers"], where
+                for content in answer["content"].values():
+                    assert content["schema"], f"{where} {status}"
+            if "requestBody" in operation:
+                content = operation["requestBody"]["content"]["application/json"]
+                reference = content["schema"]["$ref"].rpartition("/")[2]
+                schema = {
+                    **document["components"]["schemas"][reference],
+                    "components": document["components"],
+                }
+                Draft202012Validator(schema).validate(content["example"])
 
 
 async def test_every_reference_leads_somewhere(server: Served) -> None:
