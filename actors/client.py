@@ -26,6 +26,7 @@ from actors.orders import (
     UnknownResponse,
 )
 from actors.placement import Placement
+from actors.quotas import Ask, Lease
 from eventstore.meter import METER, Figures
 from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
@@ -104,6 +105,13 @@ class RuntimeClient:
         Raises what the aggregate refuses it for (`runtime.aggregate.Refused`), `RuntimeUnavailable`.
         """
         await self._until_placed(lambda: self._send_shared(order))
+
+    async def lend(self, ask: Ask) -> Lease:
+        """A slice of a project's budget.  Raises `RuntimeUnavailable`."""
+        try:
+            return await self._supervisor.lend(ask)
+        except HostDied as error:
+            raise RuntimeUnavailable(str(error)) from error
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """Every host with the responses that run on it.  Raises `RuntimeUnavailable`."""

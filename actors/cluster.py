@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from actors.config import NAMESPACE, ClusterConfig
 from actors.hosts import HostDied, HostHandle
 from actors.orders import HostInfo, Running
+from actors.quotas import Ask, Lease
 from actors.ray_supervisor import SUPERVISOR, SupervisorProcess
 from eventstore.meter import Figures
 
@@ -65,6 +66,11 @@ class RaySupervisor:
         """See `SupervisorHandle`."""
         handle: HostHandle | None = await _answer(self._actor.host.remote(name))
         return handle
+
+    async def lend(self, ask: Ask) -> Lease:
+        """See `SupervisorHandle`."""
+        lease: Lease = await _answer(self._actor.lend.remote(ask))
+        return lease
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """See `SupervisorHandle`."""

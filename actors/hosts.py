@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.orders import HostInfo, Order, Running
+from actors.quotas import Ask, Lease
 from eventstore.meter import Figures
 
 
@@ -85,6 +86,10 @@ class SupervisorHandle(Protocol):
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """See `actors.supervisor.Supervisor.running`."""
+        ...
+
+    async def lend(self, ask: Ask) -> Lease:
+        """See `actors.quotas.Ledger.lend`."""
         ...
 
     async def report(self, process: str, figures: Figures) -> None:

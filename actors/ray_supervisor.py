@@ -10,6 +10,7 @@ from typing import Any
 from actors.config import ClusterConfig
 from actors.hosts import HostHandle
 from actors.orders import CancelOrder, DeleteOrder, HostInfo, Running
+from actors.quotas import Ask, Lease
 from eventstore.meter import Figures
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ class SupervisorProcess:
         """See `Supervisor.running`."""
         running: list[tuple[HostInfo, list[Running]]] = await (await self._supervisor()).running()
         return running
+
+    async def lend(self, ask: Ask) -> Lease:
+        """See `Ledger.lend`."""
+        lease: Lease = (await self._supervisor()).ledger.lend(ask)
+        return lease
 
     async def command(self, order: CancelOrder | DeleteOrder) -> Exception | None:
         """See `Supervisor.command`."""

@@ -7,7 +7,7 @@ The payload is the `data:` JSON of the SSE frame, byte for byte.  docs/nats.md i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -71,15 +71,35 @@ def messages(batch: Batch, incarnation: str, payload_max: int = PAYLOAD_MAX) -> 
     return made
 
 
-def response_relay(store: EventStore, live: LiveTap, public: PublicBus) -> Relay:
-    """The relay of all responses.  Run it as one task: `run()`."""
+def response_relay(
+    store: EventStore,
+    live: LiveTap,
+    public: PublicBus,
+    hear: Callable[[Batch], None] = lambda batch: None,
+) -> Relay:
+    """The relay of all responses.  Run it as one task: `run()`.
+
+    `hear` is told of every batch that is published, at least once, in the order of the log.
+    """
 
     async def open_replay(stream: str) -> ResponseReplay | None:
         head = await store.head(stream)
         known = head is not None and head.category in CATEGORIES
         return ResponseReplay(store, stream) if known else None
 
-    return Relay(store, live, public, Renders(open_replay).batch, messages)
+    def compose(batch: Batch, incarnation: str, payload_max: int) -> Sequence[Message]:
+        hear(batch)
+        return messages(batch, incarnation, payload_max)
+
+    return Relay(store, live, public, Renders(open_replay).batch, compose)
+
+
+def tokens_of(batch: Batch) -> int:
+    """The tokens that a response has used, by the last of its batches."""
+    if not batch.last or not batch.frames:
+        return 0
+    _, data = _parse(batch.frames[-1])
+    return int(orjson.loads(data)["response"]["usage"]["total_tokens"])
 
 
 def relay_warnings(relay: Relay, connection: NatsConnection) -> list[str]:

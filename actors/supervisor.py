@@ -30,6 +30,7 @@ from actors.orders import (
     RuntimeUnavailable,
     UnknownResponse,
 )
+from actors.quotas import Ledger
 from eventstore.errors import EventStoreError
 from eventstore.events import Head
 from eventstore.meter import METER, Figures
@@ -65,6 +66,7 @@ class Supervisor:
         self._config = config
         self._store = store
         self._fleet = Fleet(config, factory, now, options_of)
+        self.ledger = Ledger(lambda: asyncio.get_running_loop().time())
         self._work = asyncio.Event()
         self._background = Background()
         self._backlog = Backlog(store, config, now)

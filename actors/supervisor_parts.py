@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from actors.config import ClusterConfig
+from actors.quotas import Ledger
 from actors.ray_hosts import RayHostFactory
-from actors.relay import captured_subjects, relay_warnings, response_relay
+from actors.relay import captured_subjects, relay_warnings, response_relay, tokens_of
 from actors.stores import open_store
 from actors.supervisor import Supervisor
 from actors.view import ResponseView
+from eventstore.events import Batch
 from eventstore.meter import METER
 from eventstore.nats_bus import NatsLiveBus
 from eventstore.nats_connection import NatsConnection, count_bus
@@ -58,7 +60,8 @@ class SupervisorParts:
             await store.aclose()
             raise
         public = NatsPublicBus(bus.connection, _jetstream(config))
-        return cls(supervisor, store, bus, response_relay(store, bus, public))
+        relay = response_relay(store, bus, public, _spends(supervisor.ledger))
+        return cls(supervisor, store, bus, relay)
 
     def warnings(self) -> list[str]:
         """What is not as it should be although responses are served, in sentences."""
@@ -75,6 +78,16 @@ class SupervisorParts:
         await self.supervisor.close()
         await self._bus.aclose()
         await self._store.aclose()
+
+
+def _spends(ledger: Ledger) -> Callable[[Batch], None]:
+    """What counts the tokens of responses that end: each passes the relay, whoever waits for it."""
+
+    def hear(batch: Batch) -> None:
+        if batch.last and ledger.counts_tokens(batch.tenant):
+            ledger.spend(batch.tenant, tokens_of(batch))
+
+    return hear
 
 
 def _jetstream(config: ClusterConfig) -> JetStreamSettings:

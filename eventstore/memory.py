@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -109,6 +110,21 @@ class MemoryEventStore:
 
         heads = [stream.head for stream in self._streams.values() if matches(stream.head)]
         return sorted(heads, key=lambda head: head.created, reverse=newest_first)[:limit]
+
+    async def tally(self, *, categories: Sequence[str], states: Sequence[str]) -> Mapping[str, int]:
+        """See `LogReader`."""
+        self._check_available()
+        heads = (stream.head for stream in self._streams.values())
+        return Counter(h.tenant for h in heads if h.category in categories and h.state in states)
+
+    async def stored(self, tenant: str, *, after: int = 0, limit: int = 500) -> tuple[int, int | None]:
+        """See `LogReader`."""
+        page = await self.heads(tenant=tenant, after=after, limit=limit)
+        streams = [self._streams[head.stream] for head in page]
+        payloads = (record.payload for stream in streams for record in stream.records)
+        size = sum(len(chain.frame(payload)) for payload in payloads if payload is not None)
+        size += sum(len(data) for stream in streams for data in stream.documents.values())
+        return size, page[-1].created if len(page) == limit else None
 
     async def lineage(self, stream: str, kind: str) -> Sequence[tuple[Head, bytes | None]]:
         """See `LogReader`."""

@@ -57,6 +57,18 @@ class LogReader(Protocol):
         """
         ...
 
+    async def tally(self, *, categories: Sequence[str], states: Sequence[str]) -> Mapping[str, int]:
+        """How many streams of these kinds are in one of the states, by tenant, for those that have any."""
+        ...
+
+    async def stored(self, tenant: str, *, after: int = 0, limit: int = 500) -> tuple[int, int | None]:
+        """Bytes of payloads and documents of a tenant's streams, page by page.
+
+        Counts the first `limit` streams created behind position `after`, and says behind which to go on; None
+        once all were counted.
+        """
+        ...
+
     async def lineage(self, stream: str, kind: str) -> Sequence[tuple[Head, bytes | None]]:
         """The stream and its ancestors with their documents of `kind`, the oldest first.
 

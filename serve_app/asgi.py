@@ -33,6 +33,7 @@ from serve_app.models_route import ModelRoutes
 from serve_app.open_calls import OpenCalls
 from serve_app.project_routes import ProjectRoutes
 from serve_app.projects import Projects
+from serve_app.quotas import Quotas
 from serve_app.router import Endpoint, Router
 from serve_app.routes import ResponseRoutes
 from serve_app.runtime_port import Runtime
@@ -76,8 +77,9 @@ class Api:
         self._random_bytes = random_bytes
         self._models = ModelRoutes(catalog)
         seal = Seal(secret)
+        self._quotas = Quotas(runtime, projects, f"api-{random_bytes(6).hex()}")
         self._responses = ResponseRoutes(
-            runtime, catalog, limits, seal, now, random_bytes, secret=secret, code=code
+            runtime, self._quotas, catalog, limits, seal, now, random_bytes, secret=secret, code=code
         )
         self._pool = ModelPool(env)
         self._context = ContextRoutes(
@@ -129,6 +131,8 @@ class Api:
         try:
             endpoint, call.params = self._route(scope)
             call.principal = await self._auth.admit(scope, endpoint.access)
+            if endpoint.access == "project" and endpoint.method == "POST":
+                await self._quotas.admit(call)
             await endpoint.handler(call)
         except ClientLeft:
             log.debug("request %s: the client left", request_id)

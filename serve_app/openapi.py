@@ -78,6 +78,14 @@ _TOLD: Final[Mapping[str, JSON]] = {
         "description": "Seconds to wait before the next try.",
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
+    **{
+        f"x-ratelimit-{what}-{which}": {
+            "description": "Of the project's quota a minute, where it has one.",
+            "schema": {"type": "string"},
+        }
+        for what in ("limit", "remaining", "reset")
+        for which in ("requests", "tokens")
+    },
     "x-should-retry": {
         "description": "Whether trying again can help, where the status alone would mislead.",
         "schema": {"type": "string", "enum": ["true", "false"]},
@@ -253,7 +261,9 @@ def _answers(endpoint: Endpoint, one: Described, names_something: bool) -> dict[
     statuses |= {401, 404, 429} if endpoint.access != "anybody" else set()
     statuses |= {404} if names_something else set()
     content: dict[str, Any] = {one.media: {"schema": ref(one.answer)}}
-    told = ["x-request-id"]
+    counted = endpoint.access == "project" and endpoint.method == "POST"
+    left = [name for name in _TOLD if counted and name.startswith("x-ratelimit-")]
+    told = ["x-request-id", *left]
     if one.streams:
         content["text/event-stream"] = {"schema": ref("WireEvent")}
         told += ["x-rayspond-warning", "idempotent-replayed"]
@@ -261,7 +271,7 @@ def _answers(endpoint: Endpoint, one: Described, names_something: bool) -> dict[
     for status in sorted(statuses):
         told = ["x-request-id"]
         if status in (409, 429, 500, 503):
-            told += ["retry-after", "x-should-retry"]
+            told += ["retry-after", "x-should-retry", *(left if status == 429 else ())]
         answers[str(status)] = {
             "description": _MEANING.get(status, HTTPStatus(status).phrase),
             "content": {"application/json": {"schema": ref("Error")}},

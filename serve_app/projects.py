@@ -67,6 +67,13 @@ class Projects:
             while len(self._known) > KNOWN_MAX:
                 self._known.popitem(last=False)
         self._known.move_to_end(project)
+        if self._monotonic() - known.read_at >= FRESH_S:
+            await self._read(project, known)
+        if project == DEFAULT_PROJECT and not known.state.id:
+            return VIRTUAL_DEFAULT
+        return known.state
+
+    async def _read(self, project: str, known: _Known) -> None:
         async with known.turn:
             began = self._monotonic()
             if began - known.read_at >= FRESH_S:
@@ -74,9 +81,6 @@ class Projects:
                     self._reader, project, known.state, known.version
                 )
                 known.read_at = began
-        if project == DEFAULT_PROJECT and not known.state.id:
-            return VIRTUAL_DEFAULT
-        return known.state
 
     def forget(self, project: str) -> None:
         """Look it up again at the next question: it was just changed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, Final, Literal
@@ -25,6 +25,7 @@ from serve_app.idempotency import REPLAYED, IdempotencyKeys, erased
 from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
 from serve_app.paging import item_page, page_of
+from serve_app.quotas import Quotas
 from serve_app.request_body import Asked, read_create
 from serve_app.response_list import response_page
 from serve_app.response_reader import SHOWN, ResponseReader
@@ -46,6 +47,7 @@ class ResponseRoutes:
     def __init__(
         self,
         runtime: Runtime,
+        quotas: Quotas,
         catalog: Catalog,
         limits: Limits,
         seal: Seal,
@@ -57,6 +59,7 @@ class ResponseRoutes:
     ) -> None:
         self.use(catalog)
         self._runtime = runtime
+        self._quotas = quotas
         self._reader = runtime.reader
         self._bus = runtime.bus
         self._limits = limits
@@ -105,12 +108,14 @@ class ResponseRoutes:
 
     async def _create(self, call: Call, asked: Asked, command: Create) -> None:
         if asked.request.background and not asked.stream:
-            await self._runtime.create(command)
+            async with self._quotas.starting(command.project):
+                await self._runtime.create(command)
             await call.answer(await self._responses(call).first_body(command.id))
             return
         # Subscribed before anything is committed: the first frames are heard, and the log need not be read.
-        async with self._bus.subscribe(command.id) as live:
-            await self._runtime.create(command)
+        async with self._streaming(call, asked.stream), self._bus.subscribe(command.id) as live:
+            async with self._quotas.starting(command.project):
+                await self._runtime.create(command)
             replay = ResponseReplay(self._reader, command.id)
             patience = self._limits.patience
             async with aclosing(follow(replay, live, fresh=True, patience=patience)) as batches:
@@ -185,7 +190,7 @@ class ResponseRoutes:
         await self._send_from(call, response_id, after, plain=plain)
 
     async def _send_from(self, call: Call, response_id: str, after: int, *, plain: bool = False) -> None:
-        async with self._bus.subscribe(response_id) as live:
+        async with self._streaming(call), self._bus.subscribe(response_id) as live:
             replay = ResponseReplay(self._reader, response_id)
             patience = self._limits.patience
             async with aclosing(follow(replay, live, after, patience=patience)) as batches:
@@ -213,6 +218,9 @@ class ResponseRoutes:
         responses = self._responses(call)
         items = await responses.input_items((await responses.find(call.params["response_id"])).stream)
         await call.answer_json(item_page(call, items))
+
+    def _streaming(self, call: Call, stream: bool = True) -> AbstractAsyncContextManager[None]:
+        return self._quotas.streaming(call.principal.project) if stream else nullcontext()
 
     def _responses(self, call: Call) -> ResponseReader:
         return ResponseReader(self._reader, call.principal.project)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from actors.orders import AggregateOrder, HostInfo, Running
+from actors.quotas import Ask, Lease
 from eventstore.meter import Figures
 from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
@@ -54,6 +55,10 @@ class Runtime(Protocol):
 
         Returns once what follows is committed.  Raises the aggregate's `runtime.aggregate.Refused`.
         """
+        ...
+
+    async def lend(self, ask: Ask) -> Lease:
+        """A slice of a project's budget, for this process."""
         ...
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:

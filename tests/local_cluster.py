@@ -15,6 +15,7 @@ from actors.host import ActorHost
 from actors.host_parts import recorded_model
 from actors.hosts import HostDied, HostHandle, HostSpec
 from actors.orders import HostInfo, Order, Running
+from actors.quotas import Ask, Lease
 from actors.response_actor import ActorIdentity, ActorPorts
 from actors.supervisor import Supervisor
 from eventstore.memory import MemoryEventStore, MemoryLiveBus
@@ -146,6 +147,10 @@ class LocalSupervisor:
     async def host(self, name: str) -> HostHandle | None:
         """See `SupervisorHandle`."""
         return self._supervisor.host(name)
+
+    async def lend(self, ask: Ask) -> Lease:
+        """See `SupervisorHandle`."""
+        return self._supervisor.ledger.lend(ask)
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """See `SupervisorHandle`."""

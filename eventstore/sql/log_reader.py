@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Dialect, select
+from sqlalchemy import Dialect, func, select
 
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Claim, Head, Record
@@ -47,7 +47,19 @@ _SALTS: Final = (
     "SELECT from_version, salt FROM salts"
     " WHERE stream_id = (SELECT id FROM streams WHERE name = :stream) ORDER BY from_version"
 )
+# The length of a payload is in its row's header: none of the bytes are read.
+_STORED: Final = """
+WITH page (id, created) AS MATERIALIZED (
+    SELECT id, created FROM streams WHERE tenant = :tenant AND created > :after ORDER BY created LIMIT :limit
+)
+SELECT
+    (SELECT CAST(COALESCE(sum(length(p.payload)), 0) AS BIGINT) FROM page
+     JOIN records r ON r.stream_id = page.id JOIN payloads p ON p.position = r.position),
+    (SELECT CAST(COALESCE(sum(length(d.data)), 0) AS BIGINT) FROM page
+     JOIN documents d ON d.stream_id = page.id),
+    (SELECT count(*) FROM page), (SELECT max(created) FROM page)"""
 _CURSOR: Final = "SELECT position FROM cursors WHERE name = :name"
+_TALLY: Final = select(STREAMS.c.tenant, func.count()).group_by(STREAMS.c.tenant)
 _HEADS: Final = select(
     STREAMS.c.name,
     STREAMS.c.version,
@@ -138,6 +150,19 @@ class SqlLogReader(ABC):
         query = query.order_by(created.desc() if newest_first else created).limit(limit)
         compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
         return [head_of(row) for row in await self._all(str(compiled), compiled.params)]
+
+    async def tally(self, *, categories: Sequence[str], states: Sequence[str]) -> Mapping[str, int]:
+        """See `LogReader`."""
+        query = _TALLY.where(STREAMS.c.category.in_(categories), STREAMS.c.state.in_(states))
+        compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
+        return {row[0]: row[1] for row in await self._all(str(compiled), compiled.params)}
+
+    async def stored(self, tenant: str, *, after: int = 0, limit: int = 500) -> tuple[int, int | None]:
+        """See `LogReader`."""
+        [[payloads, documents, count, last]] = await self._all(
+            _STORED, {"tenant": tenant, "after": after, "limit": limit}
+        )
+        return payloads + documents, last if count == limit else None
 
     async def lineage(self, stream: str, kind: str) -> Sequence[tuple[Head, bytes | None]]:
         """See `LogReader`."""

@@ -233,3 +233,44 @@ async def test_a_very_long_line_of_ancestors_is_read_whole(store: EventStore) ->
             )
         )
     assert [head.stream for head, _ in await store.lineage(names[-1], "snap")] == names
+
+
+async def test_streams_are_counted_by_tenant(store: EventStore) -> None:
+    await some_heads(store)
+    everything = await store.heads(limit=100)
+    for categories, states in (
+        ({"response"}, {"queued"}),
+        ({"response", "relay"}, {"queued", "completed"}),
+        ((), ()),
+    ):
+        counted = await store.tally(categories=sorted(categories), states=sorted(states))
+        found = [head for head in everything if head.category in categories and head.state in states]
+        assert counted == {
+            tenant: sum(head.tenant == tenant for head in found) for tenant in {head.tenant for head in found}
+        }
+
+
+async def test_what_a_tenant_keeps_is_counted_page_by_page_and_goes_when_it_is_erased(
+    store: EventStore,
+) -> None:
+    async def all_of(tenant: str, limit: int) -> int:
+        total, after = 0, 0
+        while True:
+            size, next = await store.stored(tenant, after=after, limit=limit)
+            total += size
+            if next is None:
+                return total
+            assert next > after
+            after = next
+
+    one = NewStream("response", "t1", "new")
+    await store.append(unit(create("a", new=one), documents=(Document("a", "snapshot", b"x" * 1000),)))
+    first = await all_of("t1", 500)
+    assert 1000 < first < 2000
+    for name in "bc":
+        await store.append(unit(create(name, new=one)))
+    await store.append(unit(create("d")))
+    assert await all_of("t1", 1) == await all_of("t1", 2) == await all_of("t1", 500) > first
+    assert await all_of("nobody", 500) == 0
+    await store.append(unit(erase("a", 0)))
+    assert await all_of("t1", 500) < first

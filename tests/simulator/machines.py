@@ -16,6 +16,7 @@ from actors.host_parts import HostParts
 from actors.hosts import HostDied, HostHandle, HostSpec
 from actors.lease import LeaseKeeper
 from actors.orders import HostInfo, Order, Running
+from actors.quotas import Ask, Lease
 from actors.relay import response_relay
 from actors.response_actor import ActorIdentity, ActorPorts
 from actors.supervisor import Supervisor
@@ -307,6 +308,14 @@ class SupervisorMachine:
             return supervisor.host(name)
 
         return await self._call(look)
+
+    async def lend(self, ask: Ask) -> Lease:
+        """See `SupervisorHandle`."""
+
+        async def lent(supervisor: Supervisor) -> Lease:
+            return supervisor.ledger.lend(ask)
+
+        return await self._call(lent)
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """See `SupervisorHandle`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -88,6 +88,14 @@ class SimulatedStore:
     async def heads(self, **options: Any) -> Sequence[Head]:
         """See `LogReader`."""
         return await self._ask(lambda: self._log.heads(**options))
+
+    async def tally(self, **question: Any) -> Mapping[str, int]:
+        """See `LogReader`."""
+        return await self._ask(lambda: self._log.tally(**question))
+
+    async def stored(self, tenant: str, *, after: int = 0, limit: int = 500) -> tuple[int, int | None]:
+        """See `LogReader`."""
+        return await self._ask(lambda: self._log.stored(tenant, after=after, limit=limit))
 
     async def lineage(self, stream: str, kind: str) -> Sequence[tuple[Head, bytes | None]]:
         """See `LogReader`."""
