@@ -206,6 +206,25 @@ async def test_a_session_of_agents_remembers(
         await async_client.conversations.retrieve(id)
 
 
+async def test_agents_that_leave_their_memory_to_the_server(
+    async_client: openai.AsyncOpenAI, upstream: Upstream
+) -> None:
+    """Each of their requests names the conversation and holds only what is new, streamed and not."""
+    agents.set_tracing_disabled(True)
+    id = (await async_client.conversations.create()).id
+    working, talking = own("tools=1"), own("deltas=4")
+    worker = agent_of(async_client, working, get_weather)
+    streamed = agents.Runner.run_streamed(worker, "How is Paris?", conversation_id=id)
+    kinds = [event.type async for event in streamed.stream_events()]
+    assert "raw_response_event" in kinds
+    await agents.Runner.run(agent_of(async_client, talking), "And now?", conversation_id=id)
+    [asked] = upstream.calls(talking)
+    roles = [message["role"] for message in asked["messages"]]
+    assert roles == ["system", "user", "assistant", "tool", "assistant", "user"]
+    items = [item.type async for item in async_client.conversations.items.list(id, order="asc")]
+    assert items == ["message", "function_call", "function_call_output", *["message"] * 3]
+
+
 async def test_a_long_session_is_kept_in_batches(session: agents.OpenAIConversationsSession) -> None:
     said: list[Any] = [says(str(number)) for number in range(45)]
     await session.add_items(said)
