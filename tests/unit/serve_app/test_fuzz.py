@@ -97,12 +97,23 @@ def test_any_bytes_get_an_answer(send: Send, body: bytes) -> None:
 @FEW
 @given(
     method=st.sampled_from(["GET", "DELETE", "POST", "PATCH"]),
-    start=st.sampled_from(["/v1/responses/", "/v1/models/", "/"]),
+    start=st.sampled_from(["/v1/responses/", "/v1/conversations/", "/v1/models/", "/"]),
     end=st.text(max_size=12),
     query=st.text(st.characters(codec="latin-1"), max_size=12),
 )
 def test_any_path_and_query_get_an_answer(send: Send, method: str, start: str, end: str, query: str) -> None:
     _understood(*send(method, start + end, b"", query))
+
+
+@FEW
+@given(body=st.dictionaries(st.sampled_from(["items", "metadata"]), JSON | st.lists(JSON, max_size=3)))
+def test_any_json_about_a_conversation_gets_an_answer(send: Send, body: dict[str, Any]) -> None:
+    data = orjson.dumps(_within_64_bits(body))
+    _understood(*send("POST", "/v1/conversations", data, ""))
+    id = orjson.loads(send("POST", "/v1/conversations", b"", "")[1])["id"]
+    for path in (f"/v1/conversations/{id}", f"/v1/conversations/{id}/items"):
+        _understood(*send("POST", path, data, ""))
+    _understood(*send("GET", f"/v1/conversations/{id}/items", b"", ""))
 
 
 def _within_64_bits(value: Any) -> Any:
