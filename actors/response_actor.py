@@ -23,6 +23,7 @@ from eventstore.ports import EventStore, LiveBus
 from runtime.agent_loop import AgentLoop
 from runtime.aggregate import Refused
 from runtime.model import JSON, Model, ModelError
+from runtime.python_tool import open_tool
 from runtime.response import codec, history
 from runtime.response.commands import Activate, Cancel, Command, Create, Erase, Fail, idempotency_scope
 from runtime.response.errors import PreviousResponseInProgress, PreviousResponseNotFound, ResponseError
@@ -31,6 +32,7 @@ from runtime.response.replay import fold_stream
 from runtime.response.request import ResponseRequest
 from runtime.response.state import ResponseState, Status
 from runtime.sealing import Seal
+from runtime.tool import Tool
 
 __all__ = ["ActivationLost", "ActorIdentity", "ActorPorts", "ResponseActor"]
 
@@ -75,6 +77,8 @@ class ActorPorts:
     host: ActorIdentity
     seal: Seal
     """What clients keep for us is sealed with it."""
+    open_tool: Callable[[Mapping[str, JSON]], Tool] = open_tool
+    """A tool of a recorded agent configuration that hosts run.  Raises `ToolError`."""
 
 
 class ResponseActor:
@@ -228,8 +232,16 @@ class ResponseActor:
             await journal.record(Fail(self._at(), error.code, error.message))
             return
         elapsed = await self._elapsed() if self._takeover else 0.0
-        seal = partial(ports.seal.close, journal.state.project)
-        loop = AgentLoop(journal, context, model, seal, now=ports.now, sleep=ports.sleep, elapsed=elapsed)
+        loop = AgentLoop(
+            journal,
+            context,
+            model,
+            partial(ports.seal.close, journal.state.project),
+            now=ports.now,
+            sleep=ports.sleep,
+            elapsed=elapsed,
+            open_tool=ports.open_tool,
+        )
         await loop.run()
 
     async def _elapsed(self) -> float:

@@ -8,39 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from eventstore.meter import METER
+from runtime.attempt import Attempt
 from runtime.catalog import Resolved
 from runtime.checked_output import CheckedModel, form_to_check
 from runtime.compaction import CompactingModel, is_due, last_turn
 from runtime.intake import Intake
-from runtime.model import (
-    JSON,
-    CallEnded,
-    CallStarted,
-    Model,
-    ModelError,
-    ModelEvent,
-    ModelRequest,
-    Usage,
-)
+from runtime.journal import Journal
+from runtime.model import JSON, Model, ModelError, ModelRequest
 from runtime.obedient import ObedientModel
-from runtime.response.commands import (
-    BeginCall,
-    CloseItem,
-    Command,
-    EndCallFailed,
-    Fail,
-    Finish,
-    RecordOutput,
-)
+from runtime.python_tool import open_tool
+from runtime.question import question, tokens_left, tools_answered
+from runtime.response.commands import Command, Fail, Finish
 from runtime.response.errors import IllegalCommand
-from runtime.response.request import ResponseRequest
-from runtime.response.state import ResponseState
+from runtime.response.state import Call, ResponseState
 from runtime.resume import Mode, Plan, has_calls, plan, said_of
 from runtime.sealed_reasoning import SealedReasoningModel
 from runtime.seam import Diverged, Said
+from runtime.tool import Tool
+from runtime.tool_calls import ToolCalls
 
 BACKOFF: Final = (0.5, 8.0)
 """Seconds before the first further try, doubled for each next one up to the second number."""
@@ -51,8 +40,8 @@ RETRY_AFTER_MAX: Final = 60.0
 TRIES_MAX: Final = 16
 """Tries of one call that were begun, over all activations."""
 
-CHARS_PER_TOKEN: Final = 4
-"""A rule of thumb, for what a continued answer has left of its `max_output_tokens`."""
+TURNS_MAX: Final = 32
+"""Turns of a response whose tools this server runs, where its agent sets no limit."""
 
 _CANNOT: Final = ("invalid_prompt", "server_error")
 """What servers say to half a message that they cannot continue."""
@@ -62,25 +51,12 @@ _AGAIN: Final = METER.counter("upstream_retries", "Those that asked again for wh
 _FAILED: Final = METER.counter("upstream_errors", "Those that failed, by code.", "upstream", "code")
 
 
-class Journal(Protocol):
-    """Where the loop's commands go, and what they have led to."""
-
-    @property
-    def state(self) -> ResponseState:
-        """The fold of everything recorded."""
-        ...
-
-    async def record(self, *commands: Command) -> None:
-        """Obey the commands in one commit.  Once it returns, followers see what came of them."""
-        ...
-
-
 class AgentLoop:
     """Runs one response to its end.
 
     `context` is what the model is told: everything before this response, and its input.  `now` gives seconds
-    since 1970 UTC, `sleep` waits.  `elapsed` are the seconds for which it has run before; they count
-    towards its time limit.
+    since 1970 UTC, `sleep` waits, `open_tool` opens a tool that this server runs, as it is configured.
+    `elapsed` are the seconds for which it has run before; they count towards its time limit.
     """
 
     def __init__(
@@ -93,6 +69,7 @@ class AgentLoop:
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         elapsed: float = 0.0,
+        open_tool: Callable[[Mapping[str, JSON]], Tool] = open_tool,
     ) -> None:
         self._journal = journal
         self._context = context
@@ -108,14 +85,15 @@ class AgentLoop:
         form = form_to_check(request.text, self._config.upstream)
         if form is not None:
             self._model = CheckedModel(self._model, form)
+        self._tools = ToolCalls(journal, self._config, open_tool)
+        self._turns_max = self._config.limits.max_model_calls or TURNS_MAX
 
     async def run(self) -> None:
         """Go on from wherever the response stands.  Returns once it is over."""
         seconds = self._config.limits.seconds
         try:
             async with asyncio.timeout(None if seconds is None else seconds - self._elapsed):
-                await self._compact()
-                await self._turn()
+                await self._proceed()
         except TimeoutError:
             if seconds is None:
                 raise
@@ -125,6 +103,37 @@ class AgentLoop:
         except IllegalCommand as error:
             await self._fail("upstream_protocol", f"The model's answer makes no sense: {error.why}.")
 
+    async def _proceed(self) -> None:
+        """Ask, run the tools that were asked for, and ask again, until there is an answer."""
+        await self._compact()
+        while not (state := self._journal.state).is_over:
+            compacted = any(item["type"] == "compaction" for item in state.call_items)
+            if state.begun_call or state.call is None or (compacted and len(self._context) > 1):
+                await self._ask(self._model, self._finish)
+                continue
+            stop = self._stop(state.call)
+            if calls := self._tools.due():
+                if stop is None:
+                    await self._tools.run(calls)
+                else:
+                    await self._tools.refuse(calls, stop.told)
+            elif stop is None and self._tools.answered:
+                await self._ask(self._model, self._finish)
+            else:
+                reason = stop.reason if stop is not None and self._tools.answered else None
+                await self._journal.record(Finish(self._at(), reason))
+
+    def _stop(self, call: Call) -> _Stop | None:
+        """Why there is no further turn after `call`, even if a tool has more for the model."""
+        if call.finish in ("length", "content_filter"):
+            return _Stop("The answer was cut short.", None)
+        if call.number + 1 >= self._turns_max:
+            return _Stop(f"The limit of {self._turns_max} model calls is reached.", "max_messages")
+        left = tokens_left(self._config, self._journal.state)
+        if left is not None and left <= 0:
+            return _Stop("The limit of output tokens is reached.", "max_output_tokens")
+        return None
+
     # -- One turn ------------------------------------------------------------------------------------------
 
     async def _compact(self) -> None:
@@ -132,42 +141,30 @@ class AgentLoop:
         if not is_due(self._context, self._journal.state.request):
             return
         if not self._journal.state.output:
-            await self._ask(CompactingModel(self._model, self._seal), ends=False)
+            await self._ask(CompactingModel(self._model, self._seal), ending=list)
         self._context = [*self._journal.state.context_items[:1], *last_turn(self._context)]
 
-    async def _turn(self) -> None:
-        """Have the model answer, unless it has."""
-        state = self._journal.state
-        if state.is_over:
-            return None
-        answered = state.call is not None and state.call.finish is not None
-        compacted = any(item["type"] == "compaction" for item in state.call_items)
-        if answered and not (compacted and len(self._context) > 1):
-            return await self._journal.record(Finish(self._at()))
-        return await self._ask(self._model)
-
-    async def _ask(self, model: Model, *, ends: bool = True) -> None:
-        """Call the model until it has answered, which `ends` the response, or until there is no hope."""
-        state = self._journal.state
-        mode = self._mode(state)
+    async def _ask(self, model: Model, ending: Callable[[], Sequence[Command]]) -> None:
+        """Call the model until its call has ended, and `ending` with it, or until there is no hope."""
+        mode = self._mode(self._journal.state)
         failures, pause = 0, 0.0
         while True:
             state = self._journal.state
             said = said_of(state)
             if said and self._config.resume == "fail":
                 return await self._fail("interrupted", "The model's answer was interrupted. Create it anew.")
-            if state.call is not None and state.attempt + 1 >= TRIES_MAX:
+            begun = state.begun_call
+            if begun is not None and begun.attempt + 1 >= TRIES_MAX:
                 return await self._fail("interrupted", "The model's answer was interrupted too often.")
             if pause:
                 await self._sleep(pause)
-            first = state.call is None or state.call.finish is not None
-            way = plan(said, mode, first=first)
-            attempt = _Attempt(self._journal, self._config.upstream.name, way, self._at, ends=ends)
+            way = plan(said, mode, first=begun is None)
+            attempt = Attempt(self._journal, self._config.upstream.name, way, ending)
             _CALLS.add(1, self._config.upstream.name)
-            if not first:
+            if begun is not None:
                 _AGAIN.add(1, self._config.upstream.name)
             try:
-                async with Intake(model, self._request(way, said)) as intake:
+                async with Intake(model, self._question(way, said)) as intake:
                     error = await attempt.run(intake)
             except Diverged:
                 if has_calls(said):
@@ -199,7 +196,7 @@ class AgentLoop:
         match self._config.resume:
             case "prefix" if self._config.continues:
                 return "prefix"
-            case "repeat" if not (state.call and state.call.resume == "prompt"):
+            case "repeat" if not (state.begun_call and state.begun_call.resume == "prompt"):
                 # A model that worded its answer anew once is not asked to repeat it again.
                 return "repeat"
             case _:
@@ -219,120 +216,26 @@ class AgentLoop:
     async def _fail(self, code: str, message: str) -> None:
         await self._journal.record(Fail(self._at(), code, message))
 
+    def _finish(self) -> list[Command]:
+        """What is recorded together with the end of a call: the end of all, where no tool can follow."""
+        return [] if self._tools.exist else [Finish(self._at())]
+
+    def _question(self, plan: Plan, said: Sequence[Said]) -> ModelRequest:
+        state = self._journal.state
+        asked = question(self._config, self._context, state, plan, said)
+        last = self._tools.are_used_up or state.turn + 1 >= self._turns_max
+        if last and tools_answered(state):
+            return replace(asked, tool_choice="none")
+        return asked
+
     def _at(self) -> int:
         return int(self._now())
 
-    # -- What is asked -------------------------------------------------------------------------------------
 
-    def _request(self, plan: Plan, said: Sequence[Said]) -> ModelRequest:
-        state, config = self._journal.state, self._config
-        request = state.request
-        instructions = "\n\n".join(filter(None, (config.instructions, request.instructions)))
-        tools = {(tool.get("type"), tool.get("name")): tool for tool in (*config.tools, *request.tools)}
-        attempt = state.attempt + 1 if state.call else 0
-        return ModelRequest(
-            model=config.model,
-            instructions=instructions or None,
-            items=(*self._context, *plan.items),
-            tools=tuple(tools.values()),
-            tool_choice=request.tool_choice,
-            parallel_tool_calls=request.parallel_tool_calls,
-            text=request.text,
-            reasoning=request.reasoning,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            presence_penalty=request.presence_penalty,
-            frequency_penalty=request.frequency_penalty,
-            top_logprobs=_top_logprobs(request),
-            max_output_tokens=self._tokens_left(plan, said),
-            user=request.user,
-            goes_on=plan.resume == "prefix",
-            seed=f"{state.id}:{state.call.number if state.call else 0}:{attempt}",
-        )
+class _Stop(NamedTuple):
+    """Why no further turn follows."""
 
-    def _tokens_left(self, plan: Plan, said: Sequence[Said]) -> int | None:
-        limits = (self._journal.state.request.max_output_tokens, self._config.limits.max_output_tokens)
-        limit = min((limit for limit in limits if limit is not None), default=None)
-        if limit is None or plan.resume not in ("prefix", "prompt"):
-            return limit
-        spent = sum(len(text) for one in said for text in one.texts.values()) // CHARS_PER_TOKEN
-        return max(min(16, limit), limit - spent)  # Some upstreams refuse fewer than 16.
-
-
-def _top_logprobs(request: ResponseRequest) -> int | None:
-    """How many are wanted at each place; none are told to a client that did not ask."""
-    asked = "message.output_text.logprobs" in request.include or bool(request.top_logprobs)
-    return (request.top_logprobs or 0) if asked else None
-
-
-class _Attempt:
-    """One try of a call: what arrives becomes commands, and as few commits as there can be."""
-
-    def __init__(
-        self, journal: Journal, upstream: str, plan: Plan, at: Callable[[], int], *, ends: bool
-    ) -> None:
-        self.plan = plan
-        self._ends = ends
-        self._journal = journal
-        self._upstream = upstream
-        self._at = at
-        self._waiting: list[Command] = []
-        self._begun = False
-
-    async def run(self, intake: Intake) -> ModelError | None:
-        """Record what the model says.
-
-        None once the response is finished, or why the call broke off; what was said last is then recorded
-        by `give_up`.  Raises `Diverged`.
-        """
-        while True:
-            events = await intake.take()
-            self._add(events)
-            if intake.error is not None:
-                return intake.error
-            if events and isinstance(events[-1], CallEnded):
-                await self._commit(*([Finish(self._at())] if self._ends else []))
-                return None
-            # That a call was accepted shows nothing to anybody: it rides with the first words.
-            if any(not isinstance(command, BeginCall) for command in self._waiting):
-                await self._commit()
-
-    async def give_up(self, code: str, message: str, *then: Command) -> None:
-        """Record what was said last, and that and why this try is over."""
-        ended = [EndCallFailed(code, message)] if self._begun else []
-        await self._commit(*ended, *then)
-
-    async def end_with_calls(self) -> None:
-        """The model wants something else now, but whole function calls stand: the turn ends with them."""
-        await self._commit(CloseItem(), RecordOutput((CallEnded("tool_calls", Usage()),)), Finish(self._at()))
-
-    def _add(self, events: Sequence[ModelEvent]) -> None:
-        said: list[ModelEvent] = []
-        for event in events:
-            if isinstance(event, CallStarted):
-                self._begun = True
-                self._waiting.append(
-                    BeginCall(
-                        self.plan.resume, self._upstream, event.upstream_request_id, event.request_digest
-                    )
-                )
-            else:
-                said.append(event)
-        run: list[ModelEvent] = []
-        for fitted in self.plan.seam.fit(said):
-            if isinstance(fitted, CloseItem):
-                self._flush(run)
-                self._waiting.append(fitted)
-                run = []
-            else:
-                run.append(fitted)
-        self._flush(run)
-
-    def _flush(self, run: Sequence[ModelEvent]) -> None:
-        if run:
-            self._waiting.append(RecordOutput(tuple(run)))
-
-    async def _commit(self, *then: Command) -> None:
-        commands, self._waiting = [*self._waiting, *then], []
-        if commands:
-            await self._journal.record(*commands)
+    told: str
+    """What the model would be told of the calls that are not made."""
+    reason: str | None
+    """Why the response is incomplete, where its last call does not say."""

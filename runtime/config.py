@@ -1,11 +1,13 @@
 """Reads the YAML file of models and agents into a `Catalog`.  docs/models.md is its reference.
 
-Pure: a text and an environment in, a catalog out; an error names the file, the key's path and the remedy.
+`parse` is pure: a text and an environment in, a catalog out; an error names the file, the key's path and the
+remedy.
 Keys stay in the environment: the file and the catalog hold the names of their variables.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,8 @@ from runtime.catalog import (
 )
 from runtime.config_node import ConfigError, Node
 from runtime.models.simulated_script import is_simulated
+from runtime.python_tool import open_tool
+from runtime.tool import TIMEOUT_S, ToolError, is_run_here
 
 __all__ = [
     "AgentConfig",
@@ -58,7 +62,10 @@ RAY_OPTIONS = ("num_cpus", "num_gpus", "memory", "resources", "accelerator_type"
 
 
 def load(path: str | Path | None, env: Mapping[str, str]) -> Catalog:
-    """The catalog of the file at `path`, or of the environment alone.  Raises `ConfigError`."""
+    """The catalog of the file at `path`, or of the environment alone; its tools can be imported.
+
+    Raises `ConfigError`.
+    """
     if path is None:
         return parse("", "the environment", env)
     try:
@@ -67,7 +74,21 @@ def load(path: str | Path | None, env: Mapping[str, str]) -> Catalog:
         raise ConfigError(str(path), "", f"cannot be read: {reason.strerror}. Check --config.") from None
     except UnicodeDecodeError:
         raise ConfigError(str(path), "", "is not UTF-8. Save it as UTF-8.") from None
-    return parse(text, str(path), env)
+    catalog = parse(text, str(path), env)
+    _check_tools(catalog, str(path))
+    return catalog
+
+
+def _check_tools(catalog: Catalog, source: str) -> None:
+    """Import what agents run.  Raises `ConfigError`."""
+    for agent in catalog.agents.values():
+        for number, tool in enumerate(agent.tools):
+            try:
+                if is_run_here(tool):
+                    open_tool(tool)
+            except ToolError as reason:
+                place = f"`agents.{agent.id}.tools[{number}].python`"
+                raise ConfigError(source, place, f"{reason}. Is it on PYTHONPATH?") from None
 
 
 def parse(text: str, source: str, env: Mapping[str, str]) -> Catalog:
@@ -312,9 +333,46 @@ def _limits(node: Node | None) -> Limits:
 
 
 def _tools(node: Node | None) -> tuple[Mapping[str, Any], ...]:
-    tools = node.items() if node else ()
-    for tool in tools:
-        kind = tool.json_object().get("type")
-        if kind != "function" or not isinstance(tool.value.get("name"), str):
-            tool.fail("must be a function tool: {type: function, name: ..., parameters: {...}}.")
-    return tuple(tool.json_object() for tool in tools)
+    tools = [_tool(tool) for tool in (node.items() if node else ())]
+    names = [tool["name"] for tool in tools]
+    if node is not None and len(set(names)) < len(names):
+        node.fail("has two tools of one name. Rename one.")
+    return tuple(tools)
+
+
+def _tool(node: Node) -> Mapping[str, Any]:
+    tool = node.json_object()
+    if "python" in tool:
+        return _python_tool(node)
+    if tool.get("type") != "function" or not isinstance(tool.get("name"), str):
+        node.fail(
+            "must be a function tool: {type: function, name: ..., parameters: {...}}; one that this server "
+            "runs has `python: package.module:function`."
+        )
+    return tool
+
+
+def _python_tool(node: Node) -> Mapping[str, Any]:
+    """A tool that this server runs: as the model is told of it, and how it is run."""
+    fields = node.mapping(
+        "python", "type", "name", "description", "parameters", "strict", "idempotent", "timeout"
+    )
+    path = fields["python"].text()
+    if re.fullmatch(r"[\w.]+:[\w.]+", path) is None:
+        fields["python"].fail("is no import path. Write package.module:function.")
+    if "type" in fields:
+        fields["type"].choice("function")
+    name = fields["name"].text() if "name" in fields else path.rpartition(":")[2].rpartition(".")[2]
+    if re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name) is None:
+        node.fail("needs a `name` of 1 to 64 letters, digits, _ and -.")
+    parameters = {"type": "object", "properties": {}}
+    return {
+        "type": "function",
+        "name": name,
+        "description": fields["description"].text() if "description" in fields else None,
+        "parameters": fields["parameters"].json_object() if "parameters" in fields else parameters,
+        "strict": fields["strict"].boolean() if "strict" in fields else None,
+        "python": path,
+        "idempotent": fields["idempotent"].boolean() if "idempotent" in fields else False,
+        "timeout": fields["timeout"].number(0.001, 86_400) if "timeout" in fields else TIMEOUT_S,
+    }

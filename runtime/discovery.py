@@ -46,5 +46,6 @@ async def _look(name: str, host: str, port: int, connections: Connections) -> Fo
     if not owners or SIMULATED in owners:
         return None
     # On a usual port another server may listen than the one that chose it.
-    continues = next((OWNERS[owner] for owner in owners.values() if owner in OWNERS), None)
-    return Found(replace(upstream, chat=ChatOptions(continues=continues)), list(owners))
+    known = [OWNERS[owner] for owner in owners.values() if owner in OWNERS]
+    chat = ChatOptions(continues=known[0] if known else None)
+    return Found(replace(upstream, chat=chat), list(owners))

@@ -43,9 +43,9 @@ _DELTA_OF: Final[Mapping[PartKind, type[Delta]]] = {
 
 def said_of(state: ResponseState) -> list[Said]:
     """What is recorded of the current call, but for what it worded anew already."""
-    if state.call is None or state.call.finish is not None:
+    if state.begun_call is None:
         return []
-    finished = state.context_items[state.call.first_item :]
+    finished = state.context_items[state.begun_call.first_item :]
     said = [_finished(item) for item in finished if item["status"] == "completed"]
     return said if state.open_item is None else [*said, _open(state.open_item)]
 

@@ -17,7 +17,7 @@ from runtime.response.request import ResponseRequest
 from serve_app.errors import ApiError, bad_request, invalid, not_supported
 from serve_app.input_items import Items, Unseal, input_items, sealed_nowhere
 from serve_app.limits import Limits
-from serve_app.tool_params import read_tools, tool_choice
+from serve_app.tool_params import check_not_run_here, read_tools, tool_choice
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -171,6 +171,7 @@ def read_create(
             raise not_supported(f"'{name}'", name, remedy)
     offered = catalog.resolve(given.model).tools
     tools = read_tools(given.tools or ())
+    check_not_run_here(given.tools or (), offered)
     input_ = _input(given, limits, body_size, unseal)
     return Asked(
         ResponseRequest(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from runtime.tool import is_run_here
 from serve_app.errors import bad_request, dotted, invalid, not_supported
 
 NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -66,6 +67,15 @@ def read_tools(tools: Sequence[Fields]) -> Tools:
             raise bad_request(f"Two tools are {what}", dotted((*path, "name" if "name" in one else "type")))
         found[key] = one
     return Tools(tuple(found.values()), tuple(left_out))
+
+
+def check_not_run_here(tools: Sequence[Fields], offered: Sequence[Fields]) -> None:
+    """Raise `ApiError` (400) where a tool of the client's has the name of one that the agent runs itself."""
+    names = {tool["name"] for tool in offered if is_run_here(tool)}
+    for index, tool in enumerate(tools):
+        if tool.get("name") in names:
+            message = f"The agent runs a tool named '{tool['name']}' itself. Rename yours, or leave it out."
+            raise bad_request(message, f"tools[{index}].name")
 
 
 def _function(tool: Fields, path: Path) -> Fields:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, assert_never
 
 from runtime.model import JSON, FinishReason, ItemKind, Usage
@@ -113,6 +114,8 @@ class ResponseState(NamedTuple):
     usage: Usage = Usage()
     """Tokens of all turns that ended."""
     ending: Ending | None = None
+    tools: Mapping[str, e.ToolStarted] = MappingProxyType({})
+    """Tools that run, or ran when their host died, by the id of their call."""
     activation: e.ActivationStarted | None = None
     """Who runs it, or ran it last."""
     shown: Shown = Shown()
@@ -151,6 +154,16 @@ class ResponseState(NamedTuple):
     def attempt(self) -> int:
         """The try of the current turn; 0 before the first."""
         return self.call.attempt if self.call else 0
+
+    @property
+    def begun_call(self) -> Call | None:
+        """The current turn as long as its upstream has not ended it."""
+        return self.call if self.call is not None and self.call.finish is None else None
+
+    @property
+    def turn(self) -> int:
+        """The number of the turn that runs, or comes next."""
+        return 0 if self.call is None else self.call.number + (self.call.finish is not None)
 
     @property
     def context_items(self) -> tuple[dict[str, Any], ...]:
@@ -200,6 +213,10 @@ def apply(state: ResponseState, event: e.Event) -> ResponseState:
             return state._replace(call=call, usage=state.usage + event.usage)
         case e.ModelCallFailed():
             return state._replace(call=None if state.call is None else state.call._replace(failure=event))
+        case e.ToolStarted():
+            return state._replace(tools={**state.tools, event.call_id: event})
+        case e.ToolFinished():
+            return _finish_tool(state, event)
         case e.ResponseCompleted():
             return state._replace(ending=event, status=Status.COMPLETED)
         case e.ResponseIncomplete():
@@ -285,6 +302,26 @@ def part_json(part: Part) -> dict[str, Any]:
             return {"type": part.kind, "text": part.text}
 
 
+def unanswered(state: ResponseState) -> list[dict[str, Any]]:
+    """The whole calls of the current turn that have no output yet."""
+    calls = [item for item in state.call_items if item["type"] in items.CALLS]
+    answered = {items.call_of(item) for item in state.call_items if item["type"] in items.OUTPUTS}
+    whole = [call for call in calls if call["status"] == "completed"]
+    return [call for call in whole if items.call_of(call) not in answered]
+
+
+def tool_output(state: ResponseState, event: e.ToolFinished, status: str = "completed") -> dict[str, Any]:
+    """The item that tells of a call's outcome, in the Responses API's shape."""
+    kind = "function_call_output"
+    return {
+        "id": items.output_id(state.id, kind, len(state.output), 0),
+        "type": kind,
+        "status": status,
+        "call_id": event.call_id,
+        "output": event.output if status == "completed" else "",
+    }
+
+
 def taken_call_ids(state: ResponseState) -> Iterator[str]:
     """The call ids that a new function call may not have: those of this response's input and output."""
     yield from (items.call_of(item) for item in state.request.input if item.get("type") in items.CALLS)
@@ -334,6 +371,14 @@ def _end(state: ResponseState, event: e.ItemEnded) -> ResponseState:
         output=(*state.output, finished),
         origins=(*state.origins, _origin(state, item, event)),
         open_item=None,
+    )
+
+
+def _finish_tool(state: ResponseState, event: e.ToolFinished) -> ResponseState:
+    return state._replace(
+        output=(*state.output, tool_output(state, event)),
+        origins=(*state.origins, None),
+        tools={call_id: tool for call_id, tool in state.tools.items() if call_id != event.call_id},
     )
 
 

@@ -29,6 +29,8 @@ _CLASSES: Final[Mapping[str, type[e.Event]]] = {
     "item_ended": e.ItemEnded,
     "model_call_ended": e.ModelCallEnded,
     "model_call_failed": e.ModelCallFailed,
+    "tool_started": e.ToolStarted,
+    "tool_finished": e.ToolFinished,
     "response_completed": e.ResponseCompleted,
     "response_incomplete": e.ResponseIncomplete,
     "response_failed": e.ResponseFailed,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from runtime.model import JSON, ModelEvent
-from runtime.response.events import Resume
+from runtime.response.events import Resume, ToolFailure
 from runtime.response.request import ResponseRequest
 
 
@@ -90,10 +90,28 @@ class CloseItem:
 
 
 @dataclass(frozen=True, slots=True)
+class StartTool:
+    """Run the tool that a whole function call asks for, or run it again with the same key."""
+
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTool:
+    """Tell the model what came of its call."""
+
+    call_id: str
+    output: str
+    error: ToolFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Nothing more will come: complete, or incomplete where the last call ran out of tokens."""
 
     at: int
+    reason: str | None = None
+    """Why it ends early, where the last call does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,5 +141,16 @@ class Erase:
 
 
 Command = (
-    Create | Activate | BeginCall | RecordOutput | EndCallFailed | CloseItem | Finish | Fail | Cancel | Erase
+    Create
+    | Activate
+    | BeginCall
+    | RecordOutput
+    | EndCallFailed
+    | CloseItem
+    | StartTool
+    | FinishTool
+    | Finish
+    | Fail
+    | Cancel
+    | Erase
 )

@@ -13,7 +13,7 @@ from typing import Final, assert_never
 from runtime import model as m
 from runtime.response import commands as c
 from runtime.response import events as e
-from runtime.response.aggregate import Ending, ResponseState, Status
+from runtime.response.aggregate import Ending, ResponseState, Status, unanswered
 from runtime.response.errors import IllegalCommand
 from runtime.response.projection import project
 from runtime.response.recording import decide_output
@@ -48,6 +48,11 @@ def decide(command: c.Command, state: ResponseState) -> list[e.Event]:
         case c.EndCallFailed():
             _refuse_unless(_call_is_running(state), command, state, "no model call is running")
             return [e.ModelCallFailed(command.code, command.message)]
+        case c.StartTool():
+            return [_start_tool(command, state)]
+        case c.FinishTool():
+            _refuse_unless(_is_due(command.call_id, state), command, state, "no call waits for it")
+            return [e.ToolFinished(command.call_id, command.output, command.error)]
         case c.CloseItem():
             _refuse_unless(state.status == Status.IN_PROGRESS, command, state)
             return _close(state)
@@ -101,6 +106,21 @@ def _begin_call(command: c.BeginCall, state: ResponseState) -> e.ModelCallStarte
     )
 
 
+def _start_tool(command: c.StartTool, state: ResponseState) -> e.ToolStarted:
+    _refuse_unless(_is_due(command.call_id, state), command, state, "no call waits for it")
+    before = state.tools.get(command.call_id)
+    if before is not None:
+        return replace(before, attempt=before.attempt + 1)
+    call = next(item for item in unanswered(state) if item["call_id"] == command.call_id)
+    return e.ToolStarted(command.call_id, call["name"], key=call["id"])
+
+
+def _is_due(call_id: str, state: ResponseState) -> bool:
+    ended = state.call is not None and state.call.finish is not None
+    waiting = (item["call_id"] for item in unanswered(state) if item["type"] == "function_call")
+    return state.status == Status.IN_PROGRESS and ended and call_id in waiting
+
+
 def _finish(command: c.Finish, state: ResponseState) -> list[e.Event]:
     if state.is_over:
         return []  # Whoever ended it first has won.
@@ -108,7 +128,7 @@ def _finish(command: c.Finish, state: ResponseState) -> list[e.Event]:
     finish = state.call.finish if state.call else "stop"
     _refuse_unless(finish is not None, command, state, "its model call has not ended")
     assert finish is not None
-    reason = _REASONS.get(finish)
+    reason = command.reason or _REASONS.get(finish)
     if reason is not None:
         return _end(state, e.ResponseIncomplete(command.at, reason, shown=""))
     return _end(state, e.ResponseCompleted(command.at, shown=""))

@@ -16,6 +16,9 @@ from runtime.response.request import ResponseRequest
 Resume = Literal["first", "again", "prefix", "prompt", "repeat"]
 """How a model call relates to what is recorded: the first try, again from nothing, or a continuation."""
 
+ToolFailure = Literal["failed", "timeout", "refused", "outcome_unknown"]
+"""Why a call has no output of its tool: it failed, took too long, was not made, or nobody knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResponseCreated:
@@ -149,6 +152,27 @@ class ModelCallFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """A tool that the server runs is about to run: the intent, recorded before any effect."""
+
+    call_id: str
+    """Of the function call that asks for it."""
+    name: str
+    key: str
+    """The same in every attempt, so that a tool which is idempotent does nothing twice."""
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinished:
+    """What the model is told of a call, whether its tool ran or not: the outcome."""
+
+    call_id: str
+    output: str
+    error: ToolFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseCompleted:
     """The answer is whole."""
 
@@ -210,6 +234,8 @@ Event = (
     | ItemEnded
     | ModelCallEnded
     | ModelCallFailed
+    | ToolStarted
+    | ToolFinished
     | ResponseCompleted
     | ResponseIncomplete
     | ResponseFailed

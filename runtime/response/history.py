@@ -81,7 +81,7 @@ def conversation_items(state: ResponseState) -> tuple[dict[str, Any], ...]:
     if state.status not in _ANSWERED:
         return ()
     asked = [item for item in _with_ids(state) if item["type"] != TRIGGER]
-    return (*asked, *filter(_is_whole, state.context_items))
+    return (*asked, *filter(is_whole, state.context_items))
 
 
 def context(ancestors: Iterable[bytes], request: ResponseRequest, conversation: Items = ()) -> list[Item]:
@@ -91,10 +91,10 @@ def context(ancestors: Iterable[bytes], request: ResponseRequest, conversation: 
 
     Items keep their `_upstream` (see `ModelRequest.items`).  References must have been resolved.
     """
-    told: list[Item] = [item for item in conversation if _is_whole(item)]
+    told: list[Item] = [item for item in conversation if is_whole(item)]
     for document in ancestors:
         items = orjson.loads(document)
-        told += [item for item in (*items["input"], *items["output"]) if _is_whole(item)]
+        told += [item for item in (*items["input"], *items["output"]) if is_whole(item)]
     return list(compacted([*told, *(dict(item) for item in request.input)]))
 
 
@@ -152,5 +152,6 @@ def _resolved(item: Item, lookup: Mapping[str, Item]) -> Item:
     return found
 
 
-def _is_whole(item: Item) -> bool:
+def is_whole(item: Item) -> bool:
+    """Whether a model is told of the item."""
     return not (item["type"] in _WHOLE_OR_NOT_AT_ALL and item.get("status") == "incomplete")

@@ -26,6 +26,7 @@ from runtime.response.aggregate import (
     growing_part,
     item_json,
     part_json,
+    tool_output,
     wire_index,
 )
 from runtime.response.errors import UnknownEvent
@@ -72,6 +73,8 @@ def _project_1(state: ResponseState, event: e.Event) -> list[WireEvent]:
             return _lifecycle(state, event, "created", "queued" if queued else "in_progress")
         case e.ActivationStarted() if state.status == "queued":
             return _lifecycle(state, event, "in_progress")
+        case e.ToolFinished():
+            return _tool_finished(state, event)
         case e.ResponseCompleted():
             return _lifecycle(state, event, "completed")
         case e.ResponseIncomplete() | e.ResponseCancelled():
@@ -80,7 +83,7 @@ def _project_1(state: ResponseState, event: e.Event) -> list[WireEvent]:
         case e.ResponseFailed():
             return _failed(state, event)
         case _:
-            return []  # Model calls, later activations and the tombstone show nothing.
+            return []  # Model calls, tools that start, later activations and the tombstone show nothing.
 
 
 PROJECTIONS: Final[Mapping[int, Callable[[ResponseState, e.Event], list[WireEvent]]]] = {1: _project_1}
@@ -172,6 +175,18 @@ def _item_ended(state: ResponseState, event: e.ItemEnded) -> list[WireEvent]:
     finished = apply(state, event).output[-1]
     writer.add("response.output_item.done", {"output_index": item.output_index, "item": finished})
     return writer.events
+
+
+def _tool_finished(state: ResponseState, event: e.ToolFinished) -> list[WireEvent]:
+    """The output of a tool that the server ran comes whole."""
+    index, number = len(state.output), state.next_number
+    shown = []
+    for name, status in (("added", "in_progress"), ("done", "completed")):
+        type_ = f"response.output_item.{name}"
+        body = {"output_index": index, "item": tool_output(state, event, status)}
+        shown.append(WireEvent(number, type_, dumps({"type": type_, "sequence_number": number, **body})))
+        number += 1
+    return shown
 
 
 def _appended(state: ResponseState, event: Appended) -> list[WireEvent]:

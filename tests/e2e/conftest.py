@@ -6,13 +6,16 @@ upstream that says word by word what it was told to.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-from tests.e2e.upstream import KEY, Upstream
+from tests.e2e.spending import EFFECTS
+from tests.e2e.upstream import KEY, TOKEN, Upstream
 from tests.launching import Instance
 
 SERVER_LIMIT_S = 60.0
@@ -38,10 +41,18 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="session")
-def environment() -> dict[str, str]:
-    """What a server needs to speak to the fake upstream."""
-    # A client of these tests may take its time: some of them stop reading for a while, on a busy machine.
-    return {"E2E_UPSTREAM_KEY": KEY, "E2E_WRONG_KEY": "sk-wrong", "RAYSPOND_CLIENT_STALL_S": "300"}
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a server needs to speak to the fake upstream, and to find the tools that its agents have."""
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "E2E_UPSTREAM_KEY": KEY,
+        "E2E_WRONG_KEY": "sk-wrong",
+        "E2E_GATEWAY_TOKEN": TOKEN,
+        EFFECTS: str(tmp_path_factory.mktemp("effects")),
+        # A client of these tests may take its time: some of them stop reading for a while, on a busy machine.
+        "RAYSPOND_CLIENT_STALL_S": "300",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import httpx
 from tests.launching import until
 
 KEY = "sk-upstream-secret"
+TOKEN = "token-of-the-gateway-secret"
 
 MODELS = """
 upstreams:
@@ -26,6 +27,11 @@ upstreams:
     key_env: E2E_UPSTREAM_KEY
   patient: {{url: "{url}", key_env: E2E_UPSTREAM_KEY}}
   locked: {{url: "{url}", key_env: E2E_WRONG_KEY, max_retries: 0}}
+  leaky:
+    url: {url}
+    key_env: E2E_UPSTREAM_KEY
+    headers_env: {{X-Gateway-Token: E2E_GATEWAY_TOKEN}}
+    max_retries: 0
   nobody: {{url: "http://127.0.0.1:{closed_port}/v1", max_retries: 1}}
 models:
   "*": {{upstream: chat}}
@@ -36,11 +42,24 @@ models:
   other-wire: {{upstream: responses, model: "fake?reasoning=3"}}
   other-wire-tools: {{upstream: responses, model: "fake?tools=2"}}
   locked: {{upstream: locked, model: fake}}
+  leaky: {{upstream: leaky}}
   nobody: {{upstream: nobody}}
 agents:
   clerk:
     model: goes-on
     instructions: You are a clerk.
+  spends-once:
+    model: fake?tools=1&arguments={{"purse":"once"}}&key=once
+    tools: [{{python: "tests.e2e.spending:hold", name: hold, parameters: {{type: object}}}}]
+  spends-again:
+    model: fake?tools=1&arguments={{"purse":"again"}}&key=again
+    tools: [{{python: "tests.e2e.spending:hold", name: hold, parameters: {{type: object}}, idempotent: true}}]
+  counts:
+    model: simulated
+    tools:
+      - python: tests.e2e.spending:length
+        description: How long a text is.
+        parameters: {{type: object, properties: {{text: {{const: abc}}}}, required: [text]}}
 """
 PACED_DELTAS = 100
 """Deltas of the answers that take five seconds, so that faults come in the middle."""

@@ -95,6 +95,7 @@ class Script:
     error_after: int = -1
     """An error object in the stream."""
     content_type: str = ""
+    request_id: str = "req_fake"
     key: str = ""
     """Tells scripts apart that are otherwise the same."""
 

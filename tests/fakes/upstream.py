@@ -248,7 +248,7 @@ class _Connection(asyncio.Protocol):
         elif script.json or not stream:
             self.json(chat_whole(answer) if api == "chat" else response_whole(answer))
         elif _needs_time(script):
-            self.write(HEAD)
+            self.write(HEAD.replace(b"req_fake", script.request_id.encode()))
             await asyncio.sleep(script.first_ms / 1000)
             await self._paced(script, api, answer)
         else:
@@ -300,7 +300,7 @@ class _Connection(asyncio.Protocol):
     def fail(self, script: Script) -> None:
         """An error's status and body."""
         error = {"message": script.message, "type": "fake_error", "param": None, "code": script.code or None}
-        more = {"Date": DATE}
+        more = {"Date": DATE, "X-Request-Id": script.request_id}
         if script.retry_after:
             more["Retry-After"] = script.retry_after
         if script.retry_after_ms:
@@ -335,6 +335,7 @@ class _Connection(asyncio.Protocol):
 def _needs_time(script: Script) -> bool:
     """Whether the answer must go out frame by frame or not at all, and not as prepared."""
     waits = script.interval_ms or script.delay_ms or script.first_ms or script.write_bytes
+    waits = waits or script.request_id != "req_fake"
     return bool(waits or script.odd or script.status or script.content_type or script.breaks_at >= 0)
 
 

@@ -25,7 +25,10 @@ from runtime.response.commands import (
     EndCallFailed,
     Erase,
     Fail,
+    Finish,
+    FinishTool,
     RecordOutput,
+    StartTool,
 )
 from runtime.response.request import ResponseRequest
 from tests.running import ACTIVATE, CANCEL, FINISH, QUESTION, USAGE, begin, create
@@ -108,6 +111,25 @@ SCENARIOS: Final[Mapping[str, Sequence[Command]]] = {
         begin(),
         say(*SAID, ItemClosed(), CallEnded("stop", Usage(1, 2))),
         FINISH,
+    ],
+    "tools_run_here": [
+        create(),
+        ACTIVATE,
+        begin(),
+        say(ItemOpened("function_call", "lookup", "call_1"), ArgumentsDelta("{}"), ItemClosed()),
+        say(ItemOpened("function_call", "refund", "call_2"), ArgumentsDelta("{}"), ItemClosed()),
+        say(ItemOpened("function_call", "refund", "call_3"), ItemClosed()),
+        say(CallEnded("tool_calls", USAGE)),
+        StartTool("call_1"),
+        StartTool("call_2"),
+        FinishTool("call_2", "gr\u00fcn \U0001f33f\n", None),
+        ACTIVATE,
+        StartTool("call_1"),
+        FinishTool("call_3", "not run", "refused"),
+        FinishTool("call_1", "The tool did not answer within 2 s.", "timeout"),
+        begin(),
+        say(*SAID, ItemClosed(), CallEnded("stop", Usage(1, 2))),
+        Finish(1_800_000_009, "max_messages"),
     ],
     "raw_reasoning": [
         create(),

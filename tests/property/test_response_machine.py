@@ -23,7 +23,7 @@ from runtime.model import (
 )
 from runtime.response import commands as c
 from runtime.response import events as e
-from runtime.response.aggregate import ENDINGS
+from runtime.response.aggregate import ENDINGS, unanswered
 from runtime.response.codec import decode
 from runtime.response.errors import IllegalCommand
 from runtime.response.projection import project
@@ -118,6 +118,12 @@ class ResponseMachine(RuleBasedStateMachine):
         if self.running.state.open_item is not None:
             self.close_item()
         self.ask(c.RecordOutput(said))
+
+    @rule(finishes=st.booleans())
+    def run_a_tool(self, finishes: bool) -> None:
+        waiting = unanswered(self.running.state)
+        call_id = waiting[0]["call_id"] if waiting else "call_1"
+        self.ask(c.FinishTool(call_id, "done") if finishes else c.StartTool(call_id))
 
     @rule()
     def fail_call(self) -> None:

@@ -105,6 +105,36 @@ def test_simulated_is_always_there_and_repeats() -> None:
     assert _catalog().resolve("toy").resume == "repeat"
 
 
+def test_a_tool_that_the_server_runs() -> None:
+    text = """
+        agents:
+          clerk:
+            model: simulated
+            tools: [{python: "json:dumps", idempotent: true, timeout: 5}, {python: "a.b:C.d"}]
+        """
+    first, second = _catalog(text).resolve("clerk").tools
+    assert first == {
+        "type": "function",
+        "name": "dumps",
+        "description": None,
+        "parameters": {"type": "object", "properties": {}},
+        "strict": None,
+        "python": "json:dumps",
+        "idempotent": True,
+        "timeout": 5,
+    }
+    assert (second["name"], second["idempotent"], second["timeout"]) == ("d", False, 60)
+
+
+def test_a_tool_that_cannot_be_imported_is_found_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text("agents: {a: {model: simulated, tools: [{python: 'no_such.module:f'}]}}")
+    with pytest.raises(ConfigError) as wrong:
+        load(file, ENV)
+    assert "`agents.a.tools[0].python`" in str(wrong.value)
+    assert "PYTHONPATH" in str(wrong.value)
+
+
 def test_who_names_the_server_that_continues_means_it_to_continue() -> None:
     text = """
         upstreams: {here: {url: "http://h/v1", chat: {continues: sglang}}}
@@ -235,6 +265,26 @@ UP = "upstreams: {u: {url: 'http://h/v1'%s}}"
             "models: {m: {upstream: r, resume: prefix}}",
             "`models.m.resume`",
             "Choose prompt",
+        ),
+        (
+            "agents: {a: {model: simulated, tools: [{python: os.system}]}}",
+            "`agents.a.tools[0].python`",
+            "import path",
+        ),
+        (
+            "agents: {a: {model: simulated, tools: [{python: 'm:f', name: 'a b'}]}}",
+            "`agents.a.tools[0]`",
+            "`name`",
+        ),
+        (
+            "agents: {a: {model: simulated, tools: [{python: 'm:f'}, {python: 'n:f'}]}}",
+            "`agents.a.tools`",
+            "Rename",
+        ),
+        (
+            "agents: {a: {model: simulated, tools: [{python: 'm:f', idempotent: 1}]}}",
+            "`agents.a.tools[0].idempotent`",
+            "true or false",
         ),
         (
             "models: {m: {upstream: simulated, resume: maybe}}",

@@ -37,6 +37,7 @@ from runtime.response.events import Event
 from runtime.response.replay import ResponseReplay
 from runtime.response.request import ResponseRequest
 from runtime.sealing import Seal
+from runtime.tool import Tool
 
 ID = "resp_" + "0" * 32
 TERMINAL = ("response.completed", "response.failed", "response.incomplete")
@@ -123,8 +124,9 @@ def in_turn(*answers: Sequence[Step]) -> Script:
 class World:
     """A log, a bus, and the ports of hosts in them.  What the bus tells must be in the log already."""
 
-    def __init__(self, model: ScriptedModel) -> None:
+    def __init__(self, model: ScriptedModel, tools: Mapping[str, Tool] | None = None) -> None:
         self.model = model
+        self.tools = tools or {}
         self.store = MemoryEventStore(now=lambda: 0)
         self.told: list[Batch] = []
         self.bus = MemoryLiveBus(self._tell)
@@ -147,6 +149,7 @@ class World:
             sleep=asyncio.sleep,
             host=ActorIdentity(host, host, "node-1", 1),
             seal=Seal("test"),
+            open_tool=lambda tool: self.tools[tool["name"]],
         )
 
     def actor(self, host: str = "host-1", store: EventStore | None = None, id: str = ID) -> ResponseActor:
@@ -191,7 +194,9 @@ def create(
     retries: int = 2,
     project: str = "default",
     queued: bool = False,
+    limits: Limits | None = None,
     seconds: float | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
     **request: Any,
 ) -> Create:
     """A request to say something."""
@@ -201,9 +206,10 @@ def create(
         upstream=Upstream("scripted", "openai_chat", max_retries=retries),
         model="scripted",
         resume=resume,  # type: ignore[arg-type]  # tests pass one of the four
-        limits=Limits(seconds=seconds),
+        limits=limits or Limits(seconds=seconds),
+        tools=tools,
     )
-    fields = {"model": "scripted", "input": (question,)} | request
+    fields = {"model": "scripted", "input": (question,), "tools": request.pop("request_tools", ())} | request
     return Create(id, project, "key_1", 0, ResponseRequest(**fields), agent.public(), queued=queued)
 
 

@@ -212,6 +212,42 @@ def test_close_item_ends_what_is_open_and_nothing_else() -> None:
     given(*RUNNING).when(c.CloseItem()).then_nothing()
 
 
+CALLED_F = (e.ItemStarted("function_call", "f", "call_1"), e.ArgumentsAppended(("{}",)), e.ItemEnded())
+ASKED = (*RUNNING, *CALLED_F, e.ModelCallEnded("tool_calls", USAGE))
+KEY = f"fc_{RESPONSE_ID.removeprefix('resp_')}000000"
+INTENT = e.ToolStarted("call_1", "f", KEY)
+OUTCOME = e.ToolFinished("call_1", "done")
+
+
+def test_a_tool_starts_with_the_key_of_its_call_and_again_with_the_same() -> None:
+    given(*ASKED).when(c.StartTool("call_1")).then(INTENT)
+    again = e.ToolStarted("call_1", "f", KEY, attempt=1)
+    given(*ASKED, INTENT, ACTIVATED).when(c.StartTool("call_1")).then(again)
+
+
+def test_an_outcome_is_recorded_whether_its_tool_ran_or_not() -> None:
+    given(*ASKED, INTENT).when(c.FinishTool("call_1", "done")).then(OUTCOME)
+    refused = c.FinishTool("call_1", "no", "refused")
+    given(*ASKED).when(refused).then(e.ToolFinished("call_1", "no", "refused"))
+
+
+@pytest.mark.parametrize("command", [c.StartTool("call_1"), c.FinishTool("call_1", "done")])
+@pytest.mark.parametrize(
+    "past",
+    [
+        RUNNING,
+        (*RUNNING, *CALLED_F),
+        (*RUNNING, *CALLED_F[:-1], e.ModelCallEnded("length", USAGE)),
+        (*ASKED, INTENT, OUTCOME),
+        (*ASKED, e.ModelCallStarted(1, 0, "first", "simulated", None, "00" * 32)),
+        (*ASKED, CANCELLED),
+    ],
+    ids=["no call", "the model still talks", "half a call", "answered", "a further turn", "over"],
+)
+def test_no_tool_runs_but_for_a_whole_call_that_waits(past: tuple[e.Event, ...], command: c.Command) -> None:
+    given(*past).when(command).then_refused("no call waits for it")
+
+
 @pytest.mark.parametrize(
     ("finish", "ending"),
     [
@@ -223,6 +259,11 @@ def test_close_item_ends_what_is_open_and_nothing_else() -> None:
 )
 def test_the_last_call_decides_how_it_finishes(finish: FinishReason, ending: e.Event) -> None:
     given(*RUNNING, e.ModelCallEnded(finish, USAGE)).when(FINISH).then(ending)
+
+
+def test_what_ends_early_says_why() -> None:
+    end = e.ResponseIncomplete(FINISH.at, "max_messages", "")
+    given(*ASKED).when(c.Finish(FINISH.at, "max_messages")).then(end)
 
 
 def test_finish_needs_the_end_of_the_call() -> None:

@@ -17,7 +17,10 @@ TOOL = {"type": "function", "name": "look", "parameters": {"type": "object"}}
 LIMITS = Limits(item=1000, metadata=100, items=10, max_output_tokens=8000)
 CATALOG = Catalog(
     models={"m": ModelConfig("m", Upstream("u", "openai_chat", "http://127.0.0.1:1/v1"))},
-    agents={"agent": AgentConfig("agent", "m", tools=(TOOL,))},
+    agents={
+        "agent": AgentConfig("agent", "m", tools=(TOOL,)),
+        "runs-its-own": AgentConfig("runs-its-own", "m", tools=({**TOOL, "python": "m:look"},)),
+    },
 )
 
 
@@ -372,6 +375,13 @@ def test_the_tools_of_an_agent_can_be_chosen() -> None:
     assert read(model="agent", tool_choice="required").tool_choice == "required"
     choice = {"type": "function", "name": "look"}
     assert read(model="agent", tool_choice=choice).tool_choice == choice
+
+
+def test_a_request_cannot_name_a_tool_as_one_that_the_agent_runs_itself() -> None:
+    look = {"type": "function", "name": "look"}
+    problem = refused(model="runs-its-own", tools=[look])
+    assert (problem.status, problem.param) == (400, "tools[0].name")
+    assert read(model="agent", tools=[look]).tools[0]["name"] == "look", "the client runs it either way"
 
 
 def test_a_json_schema_format_has_all_its_keys() -> None:
