@@ -16,7 +16,7 @@ import aiohttp
 from runtime.catalog import Upstream
 from runtime.model import JSON, ModelError
 from runtime.models.json_text import dumps, loads
-from runtime.models.upstream_errors import refused
+from runtime.models.upstream_errors import cleaned, refused
 
 # All upstreams of a process together; more calls than this wait for a connection, within `first_byte`.
 CONNECTIONS = 1000
@@ -68,7 +68,7 @@ class Answer:
     def request_id(self) -> str | None:
         """The upstream's own id of the call."""
         headers = self._response.headers
-        return (headers.get("x-request-id") or headers.get("request-id") or "")[:200] or None
+        return self._http.clean(headers.get("x-request-id") or headers.get("request-id") or "")[:200] or None
 
     @property
     def kind(self) -> str:
@@ -130,6 +130,7 @@ class Http:
             self._headers["Authorization"] = f"Bearer {self._secret(upstream.key_env, env)}"
         for header, variable in upstream.headers_env.items():
             self._headers[header] = self._secret(variable, env)
+        self.secrets.sort(key=len, reverse=True)  # One may be the beginning of another.
 
     def _secret(self, variable: str, env: Mapping[str, str]) -> str:
         secret = env.get(variable, "").strip()
@@ -249,7 +250,12 @@ class Http:
 
     def error(self, code: str, problem: str, *, retryable: bool = False) -> ModelError:
         """An error that says which upstream has the problem."""
-        return ModelError(code, f"The upstream {self.upstream.name!r} {problem}.", retryable=retryable)
+        message = self.clean(f"The upstream {self.upstream.name!r} {problem}.")
+        return ModelError(code, message, retryable=retryable)
+
+    def clean(self, text: str) -> str:
+        """What an upstream said, without the secrets that it was told."""
+        return cleaned(text, self.secrets)
 
     def interrupted(self) -> ModelError:
         """The error of a connection that broke before the upstream had finished."""

@@ -118,6 +118,13 @@ def in_stream(name: str, error: JSON, secrets: Sequence[str]) -> ModelError:
     return ModelError("server_error", _message(name, "failed", error, secrets), retryable=True)
 
 
+def cleaned(text: str, secrets: Sequence[str]) -> str:
+    """`text` without the secrets, of which the longest come first."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, where the upstream says: in milliseconds, in seconds, or as a date after its own."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
@@ -168,8 +175,6 @@ def _message(name: str, meaning: str, error: JSON, secrets: Sequence[str]) -> st
         words = next((error[key] for key in ("message", "msg", "error", "detail") if error.get(key)), None)
     if not isinstance(words, str) or not words.strip():
         return f"The upstream {name!r} {meaning}."
-    said = " ".join(whole(words).split())
-    for secret in secrets:
-        said = said.replace(secret, "***")
+    said = cleaned(" ".join(whole(words).split()), secrets)
     said = said if len(said) <= MESSAGE_CHARS else said[:MESSAGE_CHARS] + "..."
     return f"The upstream {name!r} {meaning}. It says: {said}"
