@@ -77,6 +77,11 @@ class RaySupervisor:
         running: list[tuple[HostInfo, list[Running]]] = await _answer(self._actor.running.remote())
         return running
 
+    async def serves(self) -> tuple[str, str]:
+        """Which log and which bus it was started for."""
+        urls: tuple[str, str] = await _answer(self._actor.serves.remote(), START_TIMEOUT)
+        return urls
+
     async def report(self, process: str, figures: Figures) -> None:
         """See `SupervisorHandle`."""
         await _answer(self._actor.report.remote(process, figures))
@@ -104,9 +109,25 @@ async def _answer(call: Any, timeout: float = PATIENCE) -> Any:
         raise HostDied(f"the supervisor does not answer ({type(error).__name__})") from error
 
 
+class OtherRuntime(Exception):
+    """This Ray runs a Rayspond already, for another log or bus."""
+
+    def __str__(self) -> str:
+        return (
+            "this Ray runs a Rayspond with another log or NATS server: name the same ones, or end it first "
+            "(`rayspond serve --address` with its settings ends it when it is stopped)"
+        )
+
+
 async def start(config: ClusterConfig) -> None:
-    """Start the supervisor and wait until its hosts are warm.  Harmless where it runs already."""
-    while not (await RaySupervisor(config).watch(-1, START_TIMEOUT))[1]:
+    """Start the supervisor and wait until its hosts are warm.  Harmless where it runs already.
+
+    Raises `OtherRuntime` where it runs for another log or bus.
+    """
+    supervisor = RaySupervisor(config)
+    if await supervisor.serves() != (config.log_url, config.nats_url):
+        raise OtherRuntime
+    while not (await supervisor.watch(-1, START_TIMEOUT))[1]:
         log.info("no host is warm yet")
 
 

@@ -74,6 +74,10 @@ class SupervisorProcess:
         events: tuple[list[bytes], bool] = await self._parts.view.events(response_id, after, timeout)
         return events
 
+    async def serves(self) -> tuple[str, str]:
+        """Which log and which bus it was started for."""
+        return self._config.log_url, self._config.nats_url
+
     async def pid(self) -> int:
         """The process that watches over the cluster."""
         await self._supervisor()

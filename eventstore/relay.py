@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from eventstore.errors import EventStoreError, StoreUnavailable
 from eventstore.events import Batch, Record
 from eventstore.nats_subjects import UnsafeToken
+from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.ports import BusUnavailable, CaptureUnavailable, EventStore, PublicBus, Subscription
 
 PAGE: Final = 500
@@ -95,6 +96,7 @@ class Relay:
         self._window_position = 0
         self._saved, self._saved_at = 0, 0.0
         self._behind = True
+        self._page = FIRST
         self._doubted = False
         """Whether what is held has waited so long that it may have been erased meanwhile."""
         self._marks: deque[tuple[int, float]] = deque()
@@ -244,8 +246,9 @@ class Relay:
 
     async def _heal(self) -> None:
         """Publish a page of the log; batches that were heard need not be rendered."""
-        records = await self._store.read_all(self._position, PAGE)
-        self._behind = len(records) == PAGE
+        records = await self._store.read_all(self._position, self._page)
+        self._behind = len(records) == self._page
+        self._page = next_page(self._page, sum(payload_size(record.payload) for record in records), PAGE)
         if records:
             self._note(records[-1].position)
         for record in records:

@@ -15,6 +15,7 @@ from typing import Final
 from eventstore import chain
 from eventstore.errors import LogCorrupted
 from eventstore.events import ERASED, NO_STREAM, Head, Record
+from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.ports import LogReader
 
 _PAGE: Final = 500
@@ -70,7 +71,9 @@ async def verify_positions(reader: LogReader) -> Finding | None:
     """The first place where the log's positions are not 1, 2, 3 ..., or whose stream has no head."""
     position = 0
     known: set[str] = set()
-    while page := await reader.read_all(position, _PAGE):
+    limit = FIRST
+    while page := await reader.read_all(position, limit):
+        limit = next_page(limit, sum(payload_size(record.payload) for record in page), _PAGE)
         for record in page:
             if record.position != position + 1:
                 return Finding(position + 1, "", -1, f"nothing is here; the log goes on at {record.position}")

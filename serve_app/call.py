@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import orjson
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from eventstore.meter import METER
 from serve_app.errors import Problem, bad_request
@@ -146,11 +146,8 @@ class Call:
 
     async def write(self, piece: bytes, *, last: bool = False) -> None:
         """A piece of the body, in one write."""
-        await self._write({"type": "http.response.body", "body": piece, "more_body": not last})
-
-    async def _write(self, message: Message) -> None:
         self.writing_since = time.monotonic()
-        await self.send(message)
+        await self.send({"type": "http.response.body", "body": piece, "more_body": not last})
         self.writing_since = None
 
 

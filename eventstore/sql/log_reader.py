@@ -10,12 +10,13 @@ from sqlalchemy import Dialect, func, select
 
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Claim, Head, Record
+from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.rows import HEAD_COLUMNS, RECORD_COLUMNS, head_of, record_of
 from eventstore.sql.schema import STREAMS
 
 _PAGE: Final = 128
-"""Records a query: a few milliseconds' work, and a bounded amount of memory."""
+"""Records a query, at most: a few milliseconds' work."""
 
 _RECORD: Final = f"""
 SELECT {RECORD_COLUMNS}
@@ -104,15 +105,19 @@ class SqlLogReader(ABC):
 
     async def read(self, stream: str, after: int = -1) -> AsyncIterator[Record]:
         """See `LogReader`."""
+        limit = FIRST
         while True:
-            rows = await self._all(_READ, {"stream": stream, "next": after + 1, "limit": _PAGE})
+            rows = await self._all(_READ, {"stream": stream, "next": after + 1, "limit": limit})
+            size = 0
             for row in rows:
                 record = record_of(row)
+                size += payload_size(record.payload)
                 if record.last_version > after:
                     yield record
                     after = record.last_version
-            if len(rows) < _PAGE:
+            if len(rows) < limit:
                 return
+            limit = next_page(limit, size, _PAGE)
 
     async def read_all(self, after: int, limit: int = 500) -> Sequence[Record]:
         """See `LogReader`."""
