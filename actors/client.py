@@ -10,23 +10,28 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
+from actors.backlog import RUNNING
 from actors.config import ClusterConfig
 from actors.hosts import HostDied, SupervisorHandle
 from actors.orders import (
     AggregateOrder,
+    AttachOrder,
     CancelOrder,
     CreateOrder,
     DeleteOrder,
+    DetachOrder,
     HostInfo,
     Moved,
     Order,
     Overloaded,
+    PlacementError,
     Running,
     RuntimeUnavailable,
     UnknownResponse,
 )
 from actors.placement import Placement
 from actors.quotas import Ask, Lease
+from eventstore.errors import EventStoreError
 from eventstore.meter import METER, Figures
 from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
@@ -37,6 +42,8 @@ PATIENCE = 10.0
 """Seconds a command looks for a living host before its client hears 503."""
 ANSWER_MAX = 45.0
 """Seconds that a host may take to carry out one command, a fresh one's start included."""
+OWNERLESS_MAX = 3600.0
+"""Seconds for which somebody is waited for who runs a response, to be told who listens to it."""
 SILENT_MAX = 10.0
 """Seconds without an answer of the supervisor after which a replica no longer calls itself ready; Ray brings
 a supervisor back in less."""
@@ -113,6 +120,22 @@ class RuntimeClient:
         except HostDied as error:
             raise RuntimeUnavailable(str(error)) from error
 
+    async def attach(self, response_id: str, listener: str) -> None:
+        """Tell whoever runs a foreground response that somebody listens to it.
+
+        Returns once that is known there, or once there is nothing to be known: it is over.
+        """
+        await self._tell_owner(response_id, lambda _: AttachOrder(response_id, listener))
+
+    async def detach(self, response_id: str, listener: str, grace: float) -> None:
+        """Tell whoever runs a foreground response that a listener left `grace` seconds before it may end.
+
+        One that waits for a slot is told as soon as it runs; the time it waited counts.
+        """
+        await self._tell_owner(
+            response_id, lambda waited: DetachOrder(response_id, listener, max(0.0, grace - waited))
+        )
+
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """Every host with the responses that run on it.  Raises `RuntimeUnavailable`."""
         try:
@@ -174,6 +197,25 @@ class RuntimeClient:
         if name is None:
             raise HostDied("no host is known")
         return await self._placement.send(name, order)
+
+    async def _tell_owner(self, response_id: str, order: Callable[[float], Order]) -> None:
+        """Have the one host that runs a response, now or soon, carry out an order made for the seconds that
+        were waited."""
+        loop = asyncio.get_running_loop()
+        began, pause = loop.time(), 0.05
+        while (waited := loop.time() - began) < OWNERLESS_MAX:
+            with suppress(EventStoreError, HostDied, PlacementError, TimeoutError):
+                head = await self.reader.head(response_id)
+                if head is not None and head.state not in RUNNING:
+                    return
+                if head is None and waited > ANSWER_MAX:
+                    return  # Its creation was not even committed.
+                if head is not None and head.owner is not None:
+                    async with asyncio.timeout(PATIENCE):
+                        if await self._send_to_owner(response_id, order(waited)) is None:
+                            return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
 
     async def _until_placed(self, send: Callable[[], Awaitable[Exception | None]]) -> None:
         """Try until a living host has carried the order out or refused it."""

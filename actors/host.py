@@ -13,11 +13,14 @@ from dataclasses import replace
 from time import time
 
 from actors.aggregate_writer import AggregateWriter
+from actors.attendance import Attendance
 from actors.orders import (
     AggregateOrder,
+    AttachOrder,
     CancelOrder,
     CreateOrder,
     DeleteOrder,
+    DetachOrder,
     HostInfo,
     Moved,
     Order,
@@ -40,6 +43,8 @@ log = logging.getLogger(__name__)
 _TAKEOVERS = METER.counter("takeovers", "Responses that went on here after another activation of them ended.")
 _REFUSED = METER.counter("orders_refused", "Orders that a host refused, by the reason's name.", "reason")
 
+CLIENT_GONE = "client_gone"
+"""Who cancelled a response to which nobody listened any more."""
 QUEUE_PAGE = 256
 """Queued responses that are looked at in one query."""
 
@@ -55,6 +60,7 @@ class ActorHost:
         self._actors: dict[str, ResponseActor] = {}
         self._running: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._attendance = Attendance(ports.sleep, self._abandon)
         self._ran = 0
         self._queued = False
         self._crashed = False
@@ -103,6 +109,7 @@ class ActorHost:
         self._crashed = True
         for task in list(self._tasks):
             task.cancel()
+        self._attendance.close()
 
     # -- Orders --------------------------------------------------------------------------------------------
 
@@ -115,6 +122,12 @@ class ActorHost:
                     await self._actor(response_id).cancel(by)
                 case DeleteOrder(response_id=response_id, by=by, reason=reason):
                     await self._actor(response_id).delete(by, reason)
+                case AttachOrder(response_id=response_id, listener=listener):
+                    self._check_runs(response_id)
+                    self._attendance.attach(response_id, listener)
+                case DetachOrder(response_id=response_id, listener=listener, grace=grace):
+                    self._check_runs(response_id)
+                    self._attendance.detach(response_id, listener, grace)
                 case ResumeOrder(response_id=response_id, epoch=epoch):
                     await self._resume(response_id, epoch)
                 case AggregateOrder():
@@ -141,6 +154,8 @@ class ActorHost:
         if start:
             # The slot is taken before anything is awaited, so that no other order can take it too.
             self._occupy(actor, command.request.model, command.project)
+            if not command.request.background:
+                self._attendance.begin(command.id)
         try:
             await actor.create(replace(command, queued=command.queued or not start), start=start)
         except BaseException:
@@ -183,6 +198,8 @@ class ActorHost:
                 self._vacate(response_id)
                 return
             self._occupy(actor, head.attributes.get("model", ""), head.tenant)
+            if head.attributes.get("background") != "true":
+                self._attendance.begin(response_id)
             await actor.resume(head)
             if (state := actor.state()) is not None and state.activation is not None:
                 _TAKEOVERS.add()
@@ -191,6 +208,16 @@ class ActorHost:
             # If it is ours already, `reclaim` finds it: nobody else would run it as long as this host lives.
             raise
         self._launch(actor)
+
+    def _check_runs(self, response_id: str) -> None:
+        if response_id not in self._actors:
+            raise Moved(response_id)
+
+    async def _abandon(self, response_id: str) -> None:
+        """End what nobody listens to; the upstream's connection is closed at once."""
+        if response_id in self._actors:
+            log.info("response %s ends: its client is gone", response_id)
+            await self._actors[response_id].cancel(CLIENT_GONE)
 
     def _actor(self, response_id: str) -> ResponseActor:
         return self._actors.get(response_id) or ResponseActor(self._ports, response_id)
@@ -204,6 +231,7 @@ class ActorHost:
     def _vacate(self, response_id: str) -> None:
         self._actors.pop(response_id, None)
         self._running.pop(response_id, None)
+        self._attendance.end(response_id)
 
     def _launch(self, actor: ResponseActor) -> None:
         self._ran += 1

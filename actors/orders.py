@@ -35,6 +35,26 @@ class DeleteOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachOrder:
+    """Somebody listens to a foreground response.  For the host that runs it."""
+
+    response_id: str
+    listener: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetachOrder:
+    """A listener left: cancel the response unless somebody listens again within `grace` seconds.
+
+    For the host that runs it.  A background response has no listeners, and goes on.
+    """
+
+    response_id: str
+    listener: str
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeOrder:
     """Run a response that waits in the queue or whose host died.
 
@@ -59,7 +79,7 @@ class AggregateOrder:
     command: object
 
 
-Order = CreateOrder | CancelOrder | DeleteOrder | ResumeOrder | AggregateOrder
+Order = CreateOrder | CancelOrder | DeleteOrder | AttachOrder | DetachOrder | ResumeOrder | AggregateOrder
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ NUMBER_MAX: Final = 2**63 - 1
 PIECE_BYTES: Final = 64 * 1024
 
 _ANSWERS: Final = METER.counter("http_answers", "Answers that were begun, by status.", "status")
+_TURN_S: Final = 0.05
+"""Seconds within which a departure that the server has heard of reaches whoever asks."""
 
 
 class ClientLeft(Exception):
@@ -163,6 +165,13 @@ class Departure:
         if self._watch is None:
             self._watch = asyncio.create_task(self._until_gone(), name="departure")
         return self._watch.done()
+
+    async def confirmed(self) -> bool:
+        """The same, for a handler that is ended: what ended it may be the very departure, just heard of."""
+        if not self.noticed():
+            assert self._watch is not None, "noticed() began to watch"
+            await asyncio.wait([self._watch], timeout=_TURN_S)
+        return self.noticed()
 
     async def aclose(self) -> None:
         """Stop watching."""

@@ -26,6 +26,8 @@ class Limits:
     """A body that has not arrived by then never will; it holds a connection."""
     keep_alive: float = 15.0
     """Silence after which a comment shows a client and the proxies on the way that the stream lives."""
+    grace: float = 30.0
+    """How long a foreground response goes on without a client, so that a lost connection can come back."""
     patience: float = PATIENCE
     """How long a log that cannot be reached is waited for before a stream is cut."""
     idempotency: float = 24 * 3600.0
@@ -43,5 +45,6 @@ class Limits:
             metadata=settings.metadata_limit_bytes,
             stall=settings.client_stall_s,
             max_output_tokens=settings.max_output_tokens,
+            grace=float(settings.grace_s),
             idempotency=settings.idempotency_ttl_s,
         )

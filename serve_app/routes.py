@@ -25,6 +25,7 @@ from serve_app.idempotency import REPLAYED, IdempotencyKeys, erased
 from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
 from serve_app.paging import item_page, page_of
+from serve_app.presence import Presence
 from serve_app.quotas import Quotas
 from serve_app.request_body import Asked, read_create
 from serve_app.response_list import response_page
@@ -64,6 +65,7 @@ class ResponseRoutes:
         self._bus = runtime.bus
         self._limits = limits
         self._seal = seal
+        self._presence = Presence(runtime, limits.grace, random_bytes)
         self._now = now
         self._random_bytes = random_bytes
         self._code = code
@@ -99,14 +101,17 @@ class ResponseRoutes:
         unseal = partial(self._seal.open, call.principal.project)
         asked = read_create(fields, self._catalog, self._limits, len(body), unseal)
         command = replace(self._command(call, asked), idempotency=once)
+        grace = self._presence.grace_of(call)
+        background = command.request.background
         try:
-            await self._create(call, asked, command)
+            async with self._presence.creator(call, command.id, grace, background=background) as departure:
+                await self._create(call, asked, command, departure)
         except (ClaimTaken, Refused, ResponseError, PlacementError):
             # Whatever it was refused for: somebody with the same key may have been faster.
             if once is None or call.begun or not await self._repeat(call, once, fields):
                 raise
 
-    async def _create(self, call: Call, asked: Asked, command: Create) -> None:
+    async def _create(self, call: Call, asked: Asked, command: Create, departure: Departure) -> None:
         if asked.request.background and not asked.stream:
             async with self._quotas.starting(command.project):
                 await self._runtime.create(command)
@@ -120,9 +125,9 @@ class ResponseRoutes:
             patience = self._limits.patience
             async with aclosing(follow(replay, live, fresh=True, patience=patience)) as batches:
                 if asked.stream:
-                    await self._send_events(call, batches)
+                    await send_events(call, batches, departure, self._limits.keep_alive)
                 else:
-                    await self._send_end(call, batches, command.id)
+                    await self._send_end(call, batches, departure, command.id)
 
     async def _repeat(self, call: Call, once: Idempotency, fields: Mapping[str, Any]) -> bool:
         """Answer as the first request with this key was answered; whether there was one."""
@@ -163,16 +168,11 @@ class ResponseRoutes:
             code=self._code,
         )
 
-    async def _send_events(self, call: Call, batches: Batches) -> None:
-        async with aclosing(Departure(call.receive)) as departure:
-            await send_events(call, batches, departure, self._limits.keep_alive)
-
-    async def _send_end(self, call: Call, batches: Batches, response_id: str) -> None:
-        async with aclosing(Departure(call.receive)) as departure:
-            try:
-                frame = await last_frame(batches, departure)
-            except StoreUnavailable:
-                raise _goes_on(response_id) from None
+    async def _send_end(self, call: Call, batches: Batches, departure: Departure, response_id: str) -> None:
+        try:
+            frame = await last_frame(batches, departure)
+        except StoreUnavailable:
+            raise _goes_on(response_id) from None
         await call.answer(snapshot_of(frame) if frame else await self._responses(call).body(response_id))
 
     # -- Reading -------------------------------------------------------------------------------------------
@@ -190,11 +190,16 @@ class ResponseRoutes:
         await self._send_from(call, response_id, after, plain=plain)
 
     async def _send_from(self, call: Call, response_id: str, after: int, *, plain: bool = False) -> None:
-        async with self._streaming(call), self._bus.subscribe(response_id) as live:
+        async with (
+            self._streaming(call),
+            self._presence.follower(call, response_id) as departure,
+            self._bus.subscribe(response_id) as live,
+        ):
             replay = ResponseReplay(self._reader, response_id)
             patience = self._limits.patience
             async with aclosing(follow(replay, live, after, patience=patience)) as batches:
-                await self._send_events(call, without_obfuscation(batches) if plain else batches)
+                shown = without_obfuscation(batches) if plain else batches
+                await send_events(call, shown, departure, self._limits.keep_alive)
 
     async def index(self, call: Call) -> None:
         """A page of responses."""

@@ -61,6 +61,15 @@ class Runtime(Protocol):
         """A slice of a project's budget, for this process."""
         ...
 
+    async def attach(self, response_id: str, listener: str) -> None:
+        """Tell whoever runs a foreground response that somebody listens to it."""
+        ...
+
+    async def detach(self, response_id: str, listener: str, grace: float) -> None:
+        """Tell whoever runs a foreground response that a listener left: it ends, unless somebody listens
+        again within `grace` seconds."""
+        ...
+
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """Every host with the responses that run on it."""
         ...

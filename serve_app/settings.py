@@ -159,6 +159,10 @@ class Settings:
     max_output_tokens: int = field(
         default=8000, metadata=_about(_whole(1), "Highest max_output_tokens a request may ask for.")
     )
+    grace_s: int = field(
+        default=30,
+        metadata=_about(_whole(0, 86_400), "Seconds a foreground response goes on without its client."),
+    )
     idempotency_ttl_s: int = field(
         default=24 * 3600, metadata=_about(_whole(1), "Seconds an Idempotency-Key is remembered.")
     )

@@ -260,6 +260,36 @@ async def test_a_client_that_leaves_ends_nothing_at_once(http: httpx.AsyncClient
     assert shown.json() == json.loads(heard[-2])["response"]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_wants_no_grace_ends_its_response_by_leaving(
+    instance: Instance, http: httpx.AsyncClient, upstream: Upstream, stream: bool
+) -> None:
+    """Its model call is closed with it; another client's goes on."""
+    kept = await listening(http, "repeats", 1, 5)
+    model = own("deltas=1000&interval_ms=50")
+    body = {"model": model, "input": "x", "stream": stream}
+    aborted = upstream.seen()["aborted"]
+
+    async def ask() -> None:
+        # On a connection of its own: of one that served before, HAProxy does not always notice the end.
+        async with httpx.AsyncClient(base_url=instance.url, timeout=60) as client:
+            await client.post("/v1/responses", json=body, headers={"X-Rayspond-Grace": "0"})
+
+    leaving = asyncio.create_task(ask())
+    await eventually(lambda: upstream.count(model) == 1, 30, "its model call")
+    newest = (await http.get("/v1/responses", params={"limit": 1})).json()["data"][0]
+    leaving.cancel()
+    await asyncio.wait([leaving])
+
+    def cancelled() -> bool:
+        answer = json.loads(instance.get(f"/v1/responses/{newest['id']}")[1])
+        return bool(answer["status"] == "cancelled")
+
+    await eventually(cancelled, 30, "its end")
+    await eventually(lambda: upstream.seen()["aborted"] == aborted + 1, 10, "the end of its model call")
+    assert await finished(kept) == [TEXT]
+
+
 def _further(listeners: list[Listener], heard: list[int]) -> bool:
     """Whether each has heard more than it had then, or all there is."""
     return all(one.deltas > before or one.task.done() for one, before in zip(listeners, heard, strict=True))

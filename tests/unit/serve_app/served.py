@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import orjson
 
+from actors.config import ClusterConfig
 from runtime.catalog import Catalog
 from runtime.model import Model
 from serve_app.asgi import Api
@@ -46,9 +47,10 @@ async def served(
     models: Mapping[str, Model] | None = None,
     limits: Limits = Limits(),  # noqa: B008  # frozen
     admin_key: str | None = None,
+    config: ClusterConfig = CONFIG,
 ) -> AsyncIterator[Served]:
     """Start, and end everything."""
-    async with LocalCluster(models=models) as cluster:
+    async with LocalCluster(config, models=models) as cluster:
         api = Api(
             cluster.client,
             catalog or Catalog(),
