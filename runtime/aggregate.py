@@ -51,6 +51,8 @@ class Snapshots(Generic[S]):
     load: Callable[[Any], S]
     every: int
     """Events after which the state is kept anew."""
+    bytes_max: int = 16 << 20
+    """A longer one is not kept: it would weigh on every unit that it comes with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class Aggregate(Generic[S, E]):
         if snapshots is None or append.erase or after // snapshots.every == before // snapshots.every:
             return []
         kept = {"shape": snapshots.shape, "version": after - 1, "state": snapshots.dump(state)}
-        return [Document(append.stream, SNAPSHOT, orjson.dumps(kept))]
+        data = orjson.dumps(kept)
+        return [Document(append.stream, SNAPSHOT, data)] if len(data) <= snapshots.bytes_max else []
 
     def append(self, stream: str, version: int, state: S, events: Sequence[E]) -> Append:
         """Records `events` behind `version`, after which the state is `state`; for any unit.

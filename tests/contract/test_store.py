@@ -144,6 +144,23 @@ async def test_a_unit_is_recorded_whole_or_not_at_all(store: EventStore) -> None
     assert [item.position for item in await whole_log(store)] == [1, 2]
 
 
+async def test_of_units_that_share_a_stream_one_is_recorded_and_the_others_leave_nothing(
+    store: EventStore,
+) -> None:
+    """Each begins a stream of its own, too; who lost is told which of its streams was in the way."""
+    await store.append(unit(create("shared")))
+    for version in range(3):
+        units = [unit(create(f"{version}-{n}"), more("shared", version)) for n in range(20)]
+        outcomes = await asyncio.gather(*(store.append(one) for one in units), return_exceptions=True)
+        lost = [outcome for outcome in outcomes if isinstance(outcome, WrongExpectedVersion)]
+        assert [error.stream for error in lost] == ["shared"] * 19
+        heads = [await store.head(f"{version}-{n}") for n in range(20)]
+        assert sum(head is not None for head in heads) == 1
+    log = await whole_log(store)
+    assert [record.position for record in log] == list(range(1, 8))
+    assert [record.stream for record in log[2::2]] == ["shared"] * 3
+
+
 async def test_a_guilty_unit_never_harms_its_neighbours(store: EventStore) -> None:
     """Eighty units at once, every other one of them stale, fenced, unclaimed or homeless: each has its own
     outcome, and the log holds exactly the innocent ones, without gaps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -86,6 +86,19 @@ async def test_a_long_conversation_is_read_in_two_queries_and_few_events() -> No
     assert (state, version) == (await folded(store), 300)
     assert counting.queries == 2
     assert len(counting.records) < 64
+
+
+async def test_a_state_that_grew_too_long_is_read_from_its_events() -> None:
+    assert CONVERSATION.snapshots is not None
+    brief = replace(CONVERSATION, snapshots=replace(CONVERSATION.snapshots, bytes_max=30_000))
+    store = MemoryEventStore()
+    writer = AggregateWriter(store, MemoryLiveBus(), asyncio.sleep, {CATEGORY: brief})
+    for command in (CREATE, *(add(item(number)) for number in range(150))):
+        await writer.obey(AggregateOrder(CATEGORY, ID, command))
+    kept = await store.document(ID, SNAPSHOT)
+    assert kept is not None
+    assert len(kept) <= 30_000
+    assert await brief.read(store, ID) == (await folded(store), 150)
 
 
 async def test_what_is_kept_in_another_shape_is_not_used() -> None:
