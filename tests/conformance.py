@@ -16,7 +16,16 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel
 
 # A has the one, R the other; which of them is sent is the dialect of the request.
-ONLY_OPENAI = {"response.reasoning_text.delta", "response.reasoning_text.done"}
+DIALECT = {"response.reasoning_text.delta", "response.reasoning_text.done"}
+# R knows no tools but functions, and no items of others; ours have A's names.
+ONLY_OPENAI = DIALECT | {
+    "response.custom_tool_call_input.delta",
+    "response.custom_tool_call_input.done",
+    "response.shell_call_command.added",
+    "response.shell_call_command.delta",
+    "response.shell_call_command.done",
+}
+OPEN_RESPONSES_ITEMS = {"message", "function_call", "function_call_output", "reasoning", "compaction"}
 ONLY_OPEN_RESPONSES = {"response.reasoning.delta", "response.reasoning.done"}
 
 
@@ -47,7 +56,7 @@ def check_event(data: bytes) -> BaseModel | None:
     event = orjson.loads(data)
     kind = event["type"]
     assert kind in OPENAI or kind in OPEN_RESPONSES, f"nobody knows {kind}"
-    if kind not in ONLY_OPENAI:
+    if kind not in ONLY_OPENAI and event.get("item", {}).get("type", "message") in OPEN_RESPONSES_ITEMS:
         strict(OPEN_RESPONSES[kind], for_open_responses(event))
     if kind in ONLY_OPEN_RESPONSES:
         return None
@@ -86,13 +95,19 @@ def for_openai(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_open_responses(event: dict[str, Any]) -> dict[str, Any]:
-    """R knows fewer efforts than A and S, and wants the schema of a JSON format not to be echoed."""
+    """R knows fewer efforts than A and S, wants the schema of a JSON format not to be echoed, and has no tools
+    but functions.
+    """
     response = event.get("response")
     if not response:
         return event
     response = dict(response)
     if response["reasoning"] and response["reasoning"]["effort"] in ("minimal", "max"):
         response["reasoning"] = {**response["reasoning"], "effort": None}
+    response["output"] = [item for item in response["output"] if item["type"] in OPEN_RESPONSES_ITEMS]
+    response["tools"] = [tool for tool in response["tools"] if tool["type"] == "function"]
+    if "custom" in str(response["tool_choice"]) or "shell" in str(response["tool_choice"]):
+        response["tool_choice"] = "auto"
     if response["text"]["format"]["type"] == "json_schema":
         format_ = {"description": None, "strict": True, **response["text"]["format"], "schema": None}
         response["text"] = {**response["text"], "format": format_}
