@@ -19,6 +19,7 @@ from runtime.compaction import CompactingModel, is_due, last_turn
 from runtime.intake import Intake
 from runtime.journal import Journal
 from runtime.model import JSON, Model, ModelError, ModelRequest
+from runtime.models.upstream_errors import TOO_LONG
 from runtime.obedient import ObedientModel
 from runtime.python_tool import open_tool
 from runtime.question import question, tokens_left, tools_answered
@@ -30,6 +31,7 @@ from runtime.sealed_reasoning import SealedReasoningModel
 from runtime.seam import Diverged, Said
 from runtime.tool import Tool
 from runtime.tool_calls import ToolCalls
+from runtime.truncation import shortened
 
 BACKOFF: Final = (0.5, 8.0)
 """Seconds before the first further try, doubled for each next one up to the second number."""
@@ -183,6 +185,10 @@ class AgentLoop:
                     pause = 0.0
                     await attempt.give_up(error.code, error.message)
                     continue
+            if error.code == TOO_LONG and (shorter := self._shorter()) is not None:
+                self._context, pause = shorter, 0.0
+                await attempt.give_up(error.code, error.message)
+                continue
             failures += 1
             wait = self._wait(error, failures)
             if wait is None:
@@ -201,6 +207,10 @@ class AgentLoop:
                 return "repeat"
             case _:
                 return "prompt"
+
+    def _shorter(self) -> Sequence[Mapping[str, JSON]] | None:
+        """A shorter context, where the request lets some of it be left out, and some of it can be."""
+        return shortened(self._context) if self._journal.state.request.truncation == "auto" else None
 
     def _wait(self, error: ModelError, failures: int) -> float | None:
         """Seconds until the next try, or None where there is none."""

@@ -155,7 +155,8 @@ class CheckedModel:
             held = [event for event in held if event is not ended]
         else:
             held = held[:-1]
-        return [*held, replace(ended, usage=ended.usage + self._spent)]
+        spent, self._spent, self._rejected = self._spent, Usage(), None
+        return [*held, replace(ended, usage=ended.usage + spent)]
 
 
 def _property_patterns(schema: JSON) -> Iterator[str]:

@@ -91,10 +91,25 @@ def _check_tools(catalog: Catalog, source: str) -> None:
                 raise ConfigError(source, place, f"{reason}. Is it on PYTHONPATH?") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML would quietly take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See `yaml.SafeLoader`."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"the key {key.value!r} stands there twice, remove one"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def parse(text: str, source: str, env: Mapping[str, str]) -> Catalog:
     """The catalog that `text` (YAML) and `env` describe; errors name `source`.  Raises `ConfigError`."""
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, _Loader)
     except yaml.YAMLError as reason:
         mark = getattr(reason, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""

@@ -95,9 +95,7 @@ def for_openai(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_open_responses(event: dict[str, Any]) -> dict[str, Any]:
-    """R knows fewer efforts than A and S, wants the schema of a JSON format not to be echoed, and has no tools
-    but functions.
-    """
+    """R knows fewer efforts than A and S and no tools but functions; it echoes no schema of a format."""
     response = event.get("response")
     if not response:
         return event

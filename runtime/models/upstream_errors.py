@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -35,6 +36,12 @@ STATUSES: Mapping[int, tuple[str, bool, str]] = {
     425: ("server_error", True, "is not ready"),
     429: ("rate_limit_exceeded", True, "is limiting the rate; try again later"),
 }
+TOO_LONG = "context_length_exceeded"
+# As vLLM, SGLang, llama.cpp, TGI and Mistral word it.
+_TOO_LONG = re.compile(
+    r"context (length|window|size)|maximum (context|input|model) length|too large for model|`inputs` tokens",
+    re.IGNORECASE,
+)
 QUOTA_CODES = ("insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached")
 # Values of the Responses API's `error.code` that an upstream's own code may pass on as they are.
 OWN_CODES = frozenset(
@@ -99,6 +106,8 @@ def refused(
     if (asked := headers.get("x-should-retry")) in ("true", "false") and status not in (401, 403):
         retryable = asked == "true"
     text = _message(name, f"{meaning} ({status})", error, secrets)
+    if code == "invalid_prompt" and _is_too_long(error, text):
+        code = TOO_LONG
     return ModelError(
         code, text, retryable=retryable, retry_after=retry_after(headers) if retryable else None
     )
@@ -114,7 +123,9 @@ def in_stream(name: str, error: JSON, secrets: Sequence[str]) -> ModelError:
         if status in STATUSES:
             code, retryable, meaning = STATUSES[status]
             again = retryable and said not in QUOTA_CODES
-            return ModelError(code, _message(name, meaning, error, secrets), retryable=again)
+            text = _message(name, meaning, error, secrets)
+            too_long = code == "invalid_prompt" and _is_too_long(error, text)
+            return ModelError(TOO_LONG if too_long else code, text, retryable=again)
     return ModelError("server_error", _message(name, "failed", error, secrets), retryable=True)
 
 
@@ -123,6 +134,11 @@ def cleaned(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return text
+
+
+def _is_too_long(error: JSON, text: str) -> bool:
+    """Whether a request was refused because its context is too long; few servers have a code for that."""
+    return TOO_LONG in _codes(error) or _TOO_LONG.search(text) is not None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

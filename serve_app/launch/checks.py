@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ _MIGRATE_LIMIT_S: Final = 600.0
 
 def check(settings: Settings) -> None:
     """Raise `CannotStart` with one clear line when these settings cannot work on this machine."""
+    check_app(settings)
     check_models(settings)
     check_log(settings)
     if settings.port and (problem := port_problem(settings.host, settings.port)) is not None:
@@ -26,6 +28,17 @@ def check(settings: Settings) -> None:
             f"port {settings.port} on {settings.host} cannot be listened on ({problem}): "
             "stop what uses it or choose another with --port"
         )
+
+
+def check_app(settings: Settings) -> None:
+    """Raise `CannotStart` when there is no such application, long before it is imported."""
+    module, _, name = settings.app.partition(":")
+    try:
+        found = name and importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    if not found:
+        raise CannotStart(f"--app {settings.app} cannot be found: name it as module:function")
 
 
 def check_log(settings: Settings) -> None:

@@ -377,3 +377,9 @@ def test_the_reference_is_a_file_that_can_be_read_and_names_every_setting() -> N
 def test_every_parameter_of_simulated_is_documented() -> None:
     assert {name for name in READERS if f"| `{name}=" not in _reference()} == set()
     assert {code for code in FAILURES if f"`{code}`" not in _reference()} == set()
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:
+    text = "models:\n  a: {upstream: simulated}\n  b: {upstream: simulated}\n  a: {upstream: other}\n"
+    with pytest.raises(ConfigError, match="at line 4: the key 'a' stands there twice"):
+        parse(text, "models.yaml", {})

@@ -86,7 +86,7 @@ async def test_retry_after_is_passed_on(fake: FakeUpstream, pool: ModelPool, ada
         ("huge_after=3", "upstream_protocol", False),
         ("error_after=3", "server_error", True),
         ("error_after=3&code=rate_limit_exceeded", "rate_limit_exceeded", True),
-        ("error_after=3&code=context_length_exceeded", "invalid_prompt", False),
+        ("error_after=3&code=context_length_exceeded", "context_length_exceeded", False),
         ("error_after=3&code=503", "server_error", True),
     ],
 )
