@@ -8,7 +8,7 @@ order between records of different streams, which no chain holds.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,7 +72,9 @@ async def verify_positions(reader: LogReader) -> Finding | None:
     position = 0
     known: set[str] = set()
     limit = FIRST
-    while page := await reader.read_all(position, limit):
+    while page := await _page(reader, position, limit):
+        if isinstance(page, Finding):
+            return page
         limit = next_page(limit, sum(payload_size(record.payload) for record in page), _PAGE)
         for record in page:
             if record.position != position + 1:
@@ -85,6 +87,20 @@ async def verify_positions(reader: LogReader) -> Finding | None:
                     known.clear()
                 known.add(record.stream)
     return None
+
+
+async def _page(reader: LogReader, position: int, limit: int) -> Sequence[Record] | Finding:
+    try:
+        return await reader.read_all(position, limit)
+    except LogCorrupted as error:
+        # It is somewhere on this page.
+        for _ in range(limit):
+            try:
+                (record,) = await reader.read_all(position, 1)
+            except LogCorrupted:
+                break
+            position = record.position
+        return Finding(position + 1, error.stream, error.version, error.reason)
 
 
 async def verify_head(reader: LogReader, head: Head) -> StreamReport:
@@ -236,3 +252,46 @@ class _Walk:
 
 def _finding(record: Record, reason: str) -> Finding:
     return Finding(record.position, record.stream, record.first_version, reason)
+
+
+@dataclass(slots=True)
+class Audit:
+    """What the verification of a whole log came to."""
+
+    streams: int = 0
+    records: int = 0
+    events: int = 0
+    erased: int = 0
+    """Events whose bytes were erased, with a tombstone that says so."""
+    wrong: int = 0
+    """Streams with a finding, and one where the log's positions have one."""
+    first: Finding | None = None
+    """Of all that is wrong, what comes first in the log.
+
+    An event that is missing leaves a hole and breaks its chain: the chain is named, for it tells which event.
+    """
+
+    def add(self, report: StreamReport | Finding) -> None:
+        """Take in what `verify` yields."""
+        finding = report if isinstance(report, Finding) else report.finding
+        if isinstance(report, StreamReport):
+            self.streams += 1
+            self.records += report.records
+            self.events += report.events
+            self.erased += report.erased
+        if finding is not None:
+            self.wrong += 1
+            if self.first is None or _place(finding) < _place(self.first):
+                self.first = finding
+
+
+def _place(finding: Finding) -> tuple[bool, int]:
+    return not finding.stream, finding.position
+
+
+async def audit(reader: LogReader) -> Audit:
+    """Verify the whole log, in memory that does not grow with it.  Raises `StoreUnavailable`."""
+    found = Audit()
+    async for report in verify(reader):
+        found.add(report)
+    return found

@@ -14,6 +14,10 @@ COMMANDS: Final = {
     "keys": "serve_app.commands.keys",
     "doctor": "serve_app.commands.doctor",
     "migrate": "serve_app.commands.migrate",
+    "tail": "serve_app.commands.tail",
+    "events": "serve_app.commands.events",
+    "replay": "serve_app.commands.replay",
+    "audit": "serve_app.commands.audit",
 }
 """Name to module, in the order in which `--help` lists them.  A module is imported when it is needed."""
 

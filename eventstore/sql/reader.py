@@ -52,6 +52,9 @@ class SqliteLogReader(SqlLogReader):
     async def _open(self) -> aiosqlite.Connection:
         async with self._opening:
             if self._connection is None:
+                if not self._path.exists():
+                    # The driver would leave a thread behind that outlives this event loop.
+                    raise StoreUnavailable(self._remedy(FileNotFoundError()))
                 address = f"file:{quote(str(self._path.absolute()))}?mode=ro"
                 # Without a transaction of its own, a query's snapshot of the log ends with the query.
                 connecting = aiosqlite.connect(address, uri=True, isolation_level=None, timeout=1.0)

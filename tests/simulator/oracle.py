@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from eventstore.events import ERASED, Head, Record
-from eventstore.verify import Finding, verify
+from eventstore.verify import audit
 from runtime.conversation.state import is_conversation_id
 from runtime.response import events as e
 from runtime.response import recorder
@@ -30,10 +30,8 @@ async def judge(world: World, clients: Sequence[Client]) -> list[str]:
     """Everything that is wrong."""
     log = world.database.log
     problems = problems_of(clients)
-    async for report in verify(log):
-        finding = report if isinstance(report, Finding) else report.finding
-        if finding is not None:
-            problems.append(f"the log does not verify: {finding}")
+    if (wrong := (await audit(log)).first) is not None:
+        problems.append(f"the log does not verify: {wrong}")
     seen = {one.id: one for client in clients for one in client.seen}
     problems += judge_conversations(world.database.records)
     for stream, records in world.database.records.items():
