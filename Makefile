@@ -27,8 +27,9 @@ test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HT
 test-fast: .venv/ready ## The tests without Ray: under a minute.
 	@$(BIN)/python -m pytest -q -n auto $(FAST) $(ARGS)
 
-test-all: test ## All tests, and what takes longer: many seeds of the simulator.
+test-all: test ## All tests, many seeds of the simulator, and every mechanism removed once.
 	@$(BIN)/python -m tests.simulator --seeds $(SEEDS)
+	@$(BIN)/python -m tests.mutations
 
 check: .venv/ready ## Lint, types twice, and the direction of imports.
 	@$(BIN)/ruff check .

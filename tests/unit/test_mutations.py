@@ -1,0 +1,21 @@
+"""The table of mutations fits the sources: one that does not apply any more would prove nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.mutations.table import TABLE, Mutation
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("mutation", TABLE, ids=lambda mutation: mutation.mechanism)
+def test_a_mutation_fits_the_sources(mutation: Mutation) -> None:
+    assert (ROOT / mutation.file).read_text().count(mutation.old) == 1, (
+        f"mend tests/mutations: {mutation.file}"
+    )
+    assert mutation.new != mutation.old
+    for test in mutation.tests:
+        assert (ROOT / test.partition("::")[0]).is_file(), test
