@@ -11,8 +11,41 @@ from eventstore.events import Head
 from eventstore.ports import LogReader
 
 PAGE = 256
+PROJECTS_MAX = 64
+"""Projects that are looked at when more waits than a page holds: those that run least."""
+RESPONSES = ("response", "transient")
+"""The categories of streams that are responses."""
 RUNNING = ("queued", "in_progress")
 OVER = ("completed", "failed", "incomplete", "cancelled")
+
+
+async def fair_page(reader: LogReader, limit: int) -> list[Head]:
+    """About `limit` responses that wait and belong to nobody, in the order in which they should run.
+
+    Whoever's project runs least comes first, and the oldest within a project: a project that queues thousands
+    does not keep another from its next free slot.
+    """
+    waiting = await reader.tally(categories=RESPONSES, states=["queued"])
+    if not waiting:
+        return []
+    turns = Counter(await reader.tally(categories=RESPONSES, states=["in_progress"]))
+    if sum(waiting.values()) <= limit:
+        heads = list(await reader.heads(states=["queued"], limit=limit))
+    else:
+        least = sorted(waiting, key=lambda project: turns[project])[:PROJECTS_MAX]
+        each = max(1, limit // len(least))
+        heads = [
+            head
+            for project in least
+            for category in RESPONSES
+            for head in await reader.heads(category=category, tenant=project, states=["queued"], limit=each)
+        ]
+    order: list[tuple[int, int, Head]] = []
+    for head in sorted(heads, key=lambda head: head.created):
+        if head.owner is None:
+            turns[head.tenant] += 1
+            order.append((turns[head.tenant], head.created, head))
+    return [head for _, _, head in sorted(order, key=lambda entry: entry[:2])]
 
 
 class Backlog:
@@ -31,15 +64,10 @@ class Backlog:
         """Every transient response created up to this position is erased."""
 
     async def queued(self) -> list[Head]:
-        """A page of what waits: the oldest first within a project, the projects in turn."""
-        turns: Counter[str] = Counter()
-        order: list[tuple[int, int, Head]] = []
-        for head in await self._reader.heads(states=["queued"], limit=PAGE):
-            if not head.owner:
-                turns[head.tenant] += 1
-                order.append((turns[head.tenant], head.created, head))
-        self.waiting = len(order)
-        return [head for _, _, head in sorted(order, key=lambda entry: entry[:2])]
+        """A page of what waits, in the order of `fair_page`."""
+        page = await fair_page(self._reader, PAGE)
+        self.waiting = len(page)
+        return page
 
     async def unowned(self) -> list[Head]:
         """What began and belongs to nobody: whoever took it to end it died before it was ended.

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from time import time
+from typing import Any
 
 from actors.aggregate_writer import AggregateWriter
 from actors.attendance import Attendance
+from actors.backlog import fair_page
 from actors.orders import (
     AggregateOrder,
     AttachOrder,
@@ -45,6 +48,8 @@ _REFUSED = METER.counter("orders_refused", "Orders that a host refused, by the r
 
 CLIENT_GONE = "client_gone"
 """Who cancelled a response to which nobody listened any more."""
+PULL_PAGE = 16
+"""Responses that wait and are looked at when a slot gets free."""
 QUEUE_PAGE = 256
 """Queued responses that are looked at in one query."""
 
@@ -63,6 +68,8 @@ class ActorHost:
         self._attendance = Attendance(ports.sleep, self._abandon)
         self._ran = 0
         self._queued = False
+        self._behind = False
+        """Whether work of this host's kind waits, as far as it knows."""
         self._crashed = False
         self._aggregates = AggregateWriter(ports.store, ports.bus, ports.sleep)
 
@@ -147,9 +154,11 @@ class ActorHost:
             return
         # What belongs on a host of another kind is only queued here.
         ours = (command.agent.get("isolation") or self._isolation) == self._isolation
-        start = ours and len(self._actors) < self._slots
+        room = len(self._actors) < self._slots
+        # Whoever waits comes first: a flood of new work would else take every slot as it gets free.
+        start = ours and room and not self._behind
         if not start and not command.request.background:
-            await self._check_queue()
+            await self._check_queue(command.project)
         actor = ResponseActor(self._ports, command.id)
         if start:
             # The slot is taken before anything is awaited, so that no other order can take it too.
@@ -166,18 +175,21 @@ class ActorHost:
         if start:
             self._launch(actor)
         else:
-            self._queued = True
+            self._queued, self._behind = True, self._behind or ours
+            if ours and room:
+                self._spawn(self._pull(), "pull")
 
-    async def _check_queue(self) -> None:
-        """Refuse a client that waits, where as many wait already as the queue may hold.
+    async def _check_queue(self, project: str) -> None:
+        """Refuse a client that waits, where the queue is full and its project has its share of it.
 
         Background work waits too, but without a client, and any amount of it.
         """
-        clients, after = 0, None
+        clients: Counter[str] = Counter({project: 0})
+        after = None
         while True:
             page = await self._ports.store.heads(states=["queued"], after=after, limit=QUEUE_PAGE)
-            clients += sum(head.attributes.get("background") != "true" for head in page)
-            if clients >= self._queue_limit:
+            clients.update(head.tenant for head in page if head.attributes.get("background") != "true")
+            if clients.total() >= self._queue_limit and clients[project] >= self._queue_limit // len(clients):
                 raise Overloaded(retry_after=1.0)
             if len(page) < QUEUE_PAGE:
                 return
@@ -235,7 +247,10 @@ class ActorHost:
 
     def _launch(self, actor: ResponseActor) -> None:
         self._ran += 1
-        task = asyncio.create_task(self._run(actor), name=actor.id)
+        self._spawn(self._run(actor), actor.id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -263,12 +278,13 @@ class ActorHost:
             log.warning("response %s was not handed back: %s", response_id, error)
 
     async def _pull(self) -> None:
-        """Take the oldest work that waits, now that a slot is free."""
+        """Take what waits and comes first, now that a slot is free."""
         try:
-            waiting = await self._ports.store.heads(states=["queued"], limit=16)
+            waiting = await fair_page(self._ports.store, PULL_PAGE)
             mine = [head for head in waiting if self._suits(head)]
-            self._queued = len(waiting) == 16 or bool(mine)
-            for head in mine[: self._slots - len(self._actors)]:
+            free = self._slots - len(self._actors)
+            self._queued, self._behind = len(waiting) >= PULL_PAGE or bool(mine), len(mine) > free
+            for head in mine[:free]:
                 await self._outcome(ResumeOrder(head.stream, head.epoch))
         except EventStoreError as error:
             log.warning("the queue could not be read: %s", error)

@@ -1,0 +1,97 @@
+"""Where every slot is taken, each project has its share of those that get free."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from actors.backlog import fair_page
+from actors.orders import CreateOrder, Overloaded
+from eventstore.events import NewStream
+from eventstore.memory import MemoryEventStore
+from runtime.response.commands import Create
+from tests.contract.store_contract import create as begin
+from tests.contract.store_contract import unit
+from tests.local_cluster import CONFIG, LocalCluster
+from tests.unit.actors.test_lost_work import some_host
+from tests.unit.actors.test_supervisor import create, read, until
+
+STALLED = "simulated?stall_after=1"
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[LocalCluster]:
+    """One host with two slots."""
+    async with LocalCluster(replace(CONFIG, hosts=1, slots=2, queue_limit=8)) as running:
+        yield running
+
+
+def of(project: str, model: str = "simulated", *, background: bool = True) -> Create:
+    return replace(create(model, background=background), project=project)
+
+
+async def run(cluster: LocalCluster, *commands: Create) -> None:
+    for command in commands:
+        await cluster.client.create(command)
+
+
+async def projects_running(cluster: LocalCluster) -> list[str]:
+    return sorted([one.project for one in some_host(cluster).running()])
+
+
+async def test_the_next_free_slot_is_for_whoever_runs_least(cluster: LocalCluster) -> None:
+    flood = [of("flood", STALLED) for _ in range(40)]
+    await run(cluster, *flood)
+    quiet = of("quiet", STALLED)
+    await run(cluster, quiet)
+    running = [one.response_id for one in some_host(cluster).running()]
+    await cluster.client.cancel(running[0], "test")
+    await until(lambda: any(one.project == "quiet" for one in some_host(cluster).running()))
+    await cluster.client.cancel(running[1], "test")
+    await until(lambda: len(some_host(cluster).running()) == 2)
+    assert await projects_running(cluster) == ["flood", "quiet"]
+
+
+async def test_new_work_does_not_push_in(cluster: LocalCluster) -> None:
+    """Whoever floods is there in the very moment in which a slot gets free."""
+    await run(cluster, *(of("flood", STALLED) for _ in range(2)))
+    await run(cluster, of("quiet", STALLED))
+    host = some_host(cluster)
+    assert host._behind
+    host._slots = 3
+    command = of("flood", STALLED)
+    assert await host.obey([CreateOrder(command)]) == [None]
+    await until(lambda: len(host.running()) == 3)
+    assert await projects_running(cluster) == ["flood", "flood", "quiet"]
+
+
+async def test_a_full_queue_has_room_for_whoever_has_less_than_its_share(cluster: LocalCluster) -> None:
+    await run(cluster, *(of("flood", STALLED, background=False) for _ in range(10)))
+    with pytest.raises(Overloaded):
+        await run(cluster, of("flood", STALLED, background=False))
+    await run(cluster, *(of("quiet", STALLED, background=False) for _ in range(4)))
+    with pytest.raises(Overloaded):
+        await run(cluster, of("quiet", STALLED, background=False))
+
+
+async def test_all_that_waits_runs_in_the_end(cluster: LocalCluster) -> None:
+    commands = [of(f"p{number % 3}") for number in range(30)]
+    await asyncio.gather(*(cluster.client.create(command) for command in commands))
+    for command in commands:
+        assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
+
+
+async def test_a_page_holds_something_of_every_project_however_much_one_has_queued() -> None:
+    store = MemoryEventStore()
+    for number in range(50):
+        new = NewStream("response", "flood", "queued")
+        await store.append(unit(begin(f"f{number}", new=new)))
+    for name, state in (("a", "queued"), ("b", "queued"), ("c", "in_progress")):
+        await store.append(unit(begin(name, new=NewStream("response", "quiet", state))))
+    page = [head.stream for head in await fair_page(store, 10)]
+    assert page[:4] == ["f0", "f1", "a", "f2"]
+    assert set(page) == {"f0", "f1", "f2", "f3", "f4", "a", "b"}
+    assert await fair_page(MemoryEventStore(), 10) == []
