@@ -55,7 +55,10 @@ class PostgresServer:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> PostgresServer:
-        """Start it, or start it again, and wait until it takes connections."""
+        """Start it, or start it again, and wait until it takes connections.
+
+        In the main thread: it ends with the thread that started it.
+        """
         options = {"listen_addresses": "127.0.0.1", "max_connections": "300"} | self.settings
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -46,7 +46,10 @@ _LOOK: Final = "SELECT current_setting('server_version_num')::int, pg_is_in_reco
     f", current_setting('{name}')" for name in _SAFE
 )
 
-LOST: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, PoolTimeout)
+LOST: Final = (
+    *(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError),
+    *(PoolTimeout, DBAPIError),  # What the pool makes of them.
+)
 """What a database that is away, restarts or refuses raises."""
 
 
@@ -147,12 +150,12 @@ class PostgresDatabase:
 
     def remedy(self, error: BaseException | None) -> str:
         """What is wrong, for people.  No error of the driver holds the URL."""
+        if isinstance(error, DBAPIError):
+            error = (error.orig and error.orig.__cause__) or error.orig
         if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedFunctionError):
             return f"{self.place} holds no log of this version: run rayspond migrate"
         if isinstance(error, PoolTimeout):
             return f"all {POOL_MAX} connections to {self.place} were busy for {_POOL_WAIT_S:g} s"
-        if isinstance(error, DBAPIError):
-            error = (error.orig and error.orig.__cause__) or error.orig
         return f"{self.place}: {str(error) or type(error).__name__}"
 
     def commit_error(self, error: Exception) -> StoreUnavailable:

@@ -8,7 +8,6 @@ from typing import Final
 import asyncpg
 from alembic.util import CommandError
 from sqlalchemy import text, update
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -56,7 +55,7 @@ async def migrate_postgres(url: str, *, restored: bool = False) -> None:
             await connection.run_sync(upgrade)
             if restored:
                 await connection.execute(update(LOG).values(incarnation=secrets.token_hex(16)))
-    except (*LOST, DBAPIError, CommandError) as error:
+    except (*LOST, CommandError) as error:
         raise StoreUnavailable(database.remedy(error)) from error
     finally:
         await engine.dispose()
