@@ -41,7 +41,13 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(base_environment: dict[str, str]) -> dict[str, str]:
+    """What every server of these tests is started with; a module may have its own."""
+    return base_environment
+
+
+@pytest.fixture(scope="session")
+def base_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What a server needs to speak to the fake upstream, and to find the tools that its agents have."""
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from actors.config import ClusterConfig
+from actors.stores import open_reader
 from eventstore.events import Record
-from eventstore.sql.reader import SqliteLogReader
+from eventstore.sql.log_reader import SqlLogReader
 from eventstore.verify import Finding, verify
 
 
-async def records(data_dir: Path, after: int = 0) -> list[Record]:
+def log_of(data_dir: Path, environment: Mapping[str, str]) -> str:
+    """The URL of the log of a server with these settings."""
+    return environment.get("RAYSPOND_LOG_URL", f"sqlite:///{data_dir}")
+
+
+def _reader(url: str) -> SqlLogReader:
+    return open_reader(ClusterConfig(log_url=url, nats_url="unused"))
+
+
+async def records(url: str, after: int = 0) -> list[Record]:
     """Every record behind a position."""
-    reader = SqliteLogReader(data_dir)
+    reader = _reader(url)
     try:
         found: list[Record] = []
         while page := await reader.read_all(found[-1].position if found else after):
@@ -21,9 +33,9 @@ async def records(data_dir: Path, after: int = 0) -> list[Record]:
         await reader.aclose()
 
 
-async def findings(data_dir: Path) -> list[Finding]:
+async def findings(url: str) -> list[Finding]:
     """All that is wrong with the log; it must hold something."""
-    reader = SqliteLogReader(data_dir)
+    reader = _reader(url)
     try:
         reports = [report async for report in verify(reader)]
     finally:

@@ -25,9 +25,9 @@ MODEL = "simulated"
 @pytest.fixture(autouse=True)
 async def nothing_written(instance: Instance) -> AsyncIterator[None]:
     """Refused requests leave no trace in the log."""
-    before = [record.position for record in await records(instance.data_dir)][-1:]
+    before = [record.position for record in await records(instance.runtime["log_url"])][-1:]
     yield
-    new = await records(instance.data_dir, before[0] if before else 0)
+    new = await records(instance.runtime["log_url"], before[0] if before else 0)
     # Responses of other tests may end, or be erased, meanwhile; none may begin.
     assert not [record for record in new if record.first_version == 0]
 

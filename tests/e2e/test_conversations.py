@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import connect
-from tests.e2e.log import findings
+from tests.e2e.log import findings, log_of
 from tests.e2e.parts import kill_all
 from tests.e2e.upstream import Upstream, own
 from tests.fakes.script import words
@@ -152,7 +152,7 @@ def test_everything_is_killed_and_started_again(
         assert texts(client, id) == ["One", "Two", "".join(words(100))]
         assert not locked(client, id)
     servers[-1].stop()
-    assert asyncio.run(findings(tmp_path / "data")) == []
+    assert asyncio.run(findings(log_of(tmp_path / "data", environment))) == []
 
 
 # -- OpenAI's agents ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import SERVER_LIMIT_S, connect
-from tests.e2e.log import findings
+from tests.e2e.log import findings, log_of
 from tests.e2e.parts import kill_all
 from tests.e2e.upstream import Upstream
 from tests.e2e.wire import check_whole, id_of, opened, replayed, text_of
@@ -46,6 +46,7 @@ async def test_killed_and_started_again(
 ) -> None:
     """Whatever was unfinished ends, whatever was finished reads the same, and conversations go on."""
     models = upstream.models(tmp_path / "models.yaml")
+    log = log_of(tmp_path / "data", environment)
 
     def start() -> Instance:
         options = ("--config", str(models), "--slots", str(SLOTS))
@@ -55,7 +56,7 @@ async def test_killed_and_started_again(
     first = await asyncio.to_thread(start)
     finished, unfinished, shown = await _before(first)
     kill_all(first)
-    assert await findings(tmp_path / "data") == []
+    assert await findings(log) == []
 
     second = await asyncio.to_thread(start)
     async with _client(second) as http:
@@ -72,7 +73,7 @@ async def test_killed_and_started_again(
     with connect(second) as client:
         _conversation_goes_on(client, upstream, finished[0][0], unfinished[0])
     await asyncio.to_thread(second.stop)
-    assert await findings(tmp_path / "data") == []
+    assert await findings(log) == []
 
 
 async def _before(
