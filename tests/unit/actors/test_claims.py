@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from actors.hosts import HostDied
+from actors.orders import AggregateOrder, Order
 from eventstore.errors import ClaimTaken
 from eventstore.events import Claim
+from runtime.catalog import Catalog
+from runtime.conversation.aggregate import CATEGORY, OPEN
+from runtime.conversation.commands import CreateConversation
 from runtime.response.commands import Create, Idempotency
+from runtime.response.request import ResponseRequest
 from tests import virtual_time
+from tests.local_cluster import LocalCluster, LocalHost
 from tests.unit.actors.kit import FlakyStore, ScriptedModel, World, always, check_shown, create, says
 
 OTHER = "resp_" + "1" * 32
 KEY = Idempotency("k", b"fingerprint", 1000)
+LASTING = Idempotency("k", b"fingerprint", 1 << 60)
+CONVERSATION = "conv_" + "c0" * 16
 
 
 def keyed(id: str | None = None, project: str = "default") -> Create:
@@ -64,3 +75,43 @@ def test_a_create_repeated_elsewhere_does_not_meet_its_own_claim() -> None:
         assert check_shown(await world.shown())["status"] == "completed"
 
     virtual_time.run(scenario())
+
+
+async def test_a_host_that_dies_before_it_answers_leaves_its_client_no_conflict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The create is recorded, its claim and its conversation with it; another host is asked, and agrees."""
+    async with LocalCluster() as cluster:
+        begin = CreateConversation(CONVERSATION, "default", None, 0, {})
+        await cluster.client.change(AggregateOrder(CATEGORY, CONVERSATION, begin))
+        died: list[str] = []
+
+        def let_die(host: LocalHost) -> None:
+            obey = host.obey
+
+            async def obey_and_die(orders: Sequence[Order]) -> list[Exception | None]:
+                outcomes = await obey(orders)
+                if not died:
+                    died.append(host.name)
+                    host.kill()
+                    raise HostDied(host.name)
+                return outcomes
+
+            monkeypatch.setattr(host, "obey", obey_and_die)
+
+        for host in cluster.factory.hosts.values():
+            let_die(host)
+        agent = Catalog().resolve("simulated").public()
+        request = ResponseRequest(model="simulated", conversation=CONVERSATION)
+        command = replace(keyed(), agent=agent, request=request, idempotency=LASTING)
+        await cluster.client.create(command)
+        assert died
+        async with asyncio.timeout(10):
+            while not await cluster.store.heads(states=["completed"]):  # noqa: ASYNC110  (no event tells)
+                await asyncio.sleep(0.01)
+        claim = await cluster.store.claim("default:idempotency", "k")
+        assert claim is not None
+        assert claim.stream == command.id
+        conversation = await cluster.store.head(CONVERSATION)
+        assert conversation is not None
+        assert conversation.state == OPEN

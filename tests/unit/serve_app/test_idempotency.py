@@ -138,6 +138,15 @@ async def test_who_lost_the_answer_to_a_background_request_gets_it_while_it_runs
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_not_to_be_stored_is_repeated_until_it_is_erased(server: Served, stream: bool) -> None:
+    first = await ask(server, store=False, stream=stream)
+    assert (await ask(server, store=False, stream=stream)).content == first.content
+    (head,) = await server.cluster.store.heads(category="transient")
+    await server.cluster.client.delete(head.stream, "store:false")
+    refused(await ask(server, store=False, stream=stream), "idempotency_response_erased", retry=False)
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_a_key_whose_response_was_erased_says_so(server: Served, stream: bool) -> None:
     await ask(server, stream=stream)
     (response_id,) = await made(server)
