@@ -22,8 +22,8 @@ _NAME: Final = "rayspond-haproxy"
 _SWITCHES: Final = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED")
 """What makes Serve use HAProxy, straight to replicas that write to it themselves."""
 _NO_REPLICA: Final = (
-    '{"error":{"message":"No replica can answer right now; try again.",'
-    '"type":"server_error","param":null,"code":"unavailable"}}'
+    '{"error":{"message":"No replica can answer now. Try again in a moment.",'
+    '"type":"service_unavailable_error","param":null,"code":"runtime_unavailable"}}'
 )
 
 _WRAPPER: Final = """\
@@ -41,7 +41,8 @@ if [ -n "$configuration" ]; then
     -e '/^listen stats/,$d' \\
     -e '/^ *log /d' \\
     -e 's|^\\( *bind \\)127\\.0\\.0\\.1:{port}$|\\1{host}:{port}|' \\
-    -e 's|^\\( *errorfile 50[234] \\).*|\\1{error_page}|' "$configuration"
+    -e 's|^ *errorfile \\(50[234]\\) .*|    http-error status \\1 {answer}|' \\
+    -e 's|^ *http-request return status 404 .*|    http-request return status 503 {answer}|' "$configuration"
   if grep -E '^ *bind ' "$configuration" | grep -v -x -F '    bind {host}:{port}' >&2; then
     echo 'rayspond: HAProxy would listen on more than {host}:{port}; refused' >&2
     exit 1
@@ -85,15 +86,15 @@ def environment(
     `fallback_port` is a free one for the Python proxy that Serve keeps beside HAProxy; a client that takes
     nothing for `stall_s` seconds is cut.
     """
-    error_page = scratch / "503.http"
-    error_page.write_text(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-        f"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: {len(_NO_REPLICA)}\r\n\r\n"
-        f"{_NO_REPLICA}",
-        newline="",
+    page = scratch / "unavailable.json"
+    page.write_text(_NO_REPLICA)
+    # Also where no application is known yet: that nobody can answer does not mean that nothing is there.
+    answer = (
+        f"content-type application/json file {page} hdr retry-after 1 hdr cache-control no-store "
+        "hdr x-request-id %[uuid()]"
     )
     wrapper = scratch / _NAME
-    text = _WRAPPER.format(host=host, port=port, error_page=error_page, haproxy=shlex.quote(haproxy))
+    text = _WRAPPER.format(host=host, port=port, answer=answer, haproxy=shlex.quote(haproxy))
     wrapper.write_text(text)
     wrapper.chmod(0o700)
     return {

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from serve_app.launch import haproxy
@@ -27,6 +32,24 @@ listen stats
   bind *:8404
   stats enable
 """
+
+SERVING = """\
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 5s
+    timeout server 5s
+    errorfile 503 /elsewhere/500.http
+frontend http_frontend
+    bind 127.0.0.1:{port}
+    use_backend app if {{ path_beg /app }}
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path \\'%[path]\\' not found."
+backend app
+    server replica 127.0.0.1:{nobody}
+"""
+"""As Serve generates it, in short."""
 
 
 def start(
@@ -53,13 +76,51 @@ def test_only_the_api_listens_and_only_on_the_host_that_was_asked_for(tmp_path: 
     assert "prometheus" not in left
 
 
-def test_no_access_log_leaves_the_machine_and_no_replica_is_a_503_in_json(tmp_path: Path) -> None:
+def test_no_access_log_leaves_the_machine(tmp_path: Path) -> None:
     _, left = start(tmp_path, CONFIGURATION)
     assert "514" not in left
-    page = next(line.split()[-1] for line in left.splitlines() if "errorfile 503" in line)
-    head, body = Path(page).read_bytes().split(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 503 ")
-    assert f"Content-Length: {len(body)}".encode() in head
+
+
+def test_no_replica_is_a_503_in_json_and_never_looks_like_something_that_is_not_there(tmp_path: Path) -> None:
+    """By the real HAProxy: without an application, and with one whose replicas are gone."""
+    binary = haproxy.find()
+    assert binary is not None
+    port, nobody = free_port(), free_port()
+    made = haproxy.environment(binary, tmp_path, "127.0.0.1", port, fallback_port=1, stall_s=30)
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(SERVING.format(port=port, nobody=nobody))
+    with subprocess.Popen([made["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(path)]) as running:
+        try:
+            for target in ("/v1/models", "/app/v1/models"):
+                answer = asked(f"http://127.0.0.1:{port}{target}")
+                assert answer.code == 503
+                assert answer.headers["content-type"] == "application/json"
+                assert answer.headers["retry-after"] == "1"
+                assert len(answer.headers["x-request-id"]) == 36
+                assert json.load(answer)["error"]["code"] == "runtime_unavailable"
+        finally:
+            running.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def asked(url: str) -> urllib.error.HTTPError:
+    """The refusal, once somebody listens."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=10)
+        except urllib.error.HTTPError as refusal:
+            return refusal
+        except urllib.error.URLError:
+            assert time.monotonic() < deadline, "HAProxy does not listen"
+            time.sleep(0.05)
+        else:
+            raise AssertionError("somebody answered")
 
 
 def test_a_listener_it_does_not_know_is_refused(tmp_path: Path) -> None:
