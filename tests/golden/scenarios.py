@@ -66,6 +66,21 @@ EVERYTHING: Final = ResponseRequest(
     safety_identifier="s-1",
     prompt_cache_key="k-1",
 )
+CLIENT_TOOLS: Final = (
+    {"type": "custom", "name": "sql", "format": {"type": "text"}},
+    {"type": "shell"},
+    {"type": "local_shell"},
+    {"type": "apply_patch"},
+    {"type": "namespace", "name": "crm", "description": "", "tools": [{**WEATHER, "name": "look_up"}]},
+)
+COMMANDS: Final = {"commands": ["ls", "pwd"], "timeout_ms": None, "max_output_length": 100}
+COMMAND: Final = {"type": "exec", "command": ["ls"], "env": {}}
+LIKELY: Final = {
+    "token": "Hel",
+    "bytes": [72, 101, 108],
+    "logprob": -0.125,
+    "top_logprobs": [{"token": "Hel", "bytes": [72, 101, 108], "logprob": -0.125}],
+}
 SAID: Final = (ItemOpened("message", upstream_id="msg_up"), TextDelta("Hel"), TextDelta("lo"))
 
 
@@ -190,6 +205,37 @@ SCENARIOS: Final[Mapping[str, Sequence[Command]]] = {
         EndCallFailed("upstream_interrupted", "The upstream cut the stream."),
         begin("prompt"),
         say(ItemOpened("message"), TextDelta(" again."), ItemClosed(), CallEnded("stop", USAGE)),
+        FINISH,
+    ],
+    "tools_of_the_client": [
+        create(ResponseRequest(model="simulated", input=(QUESTION,), tools=CLIENT_TOOLS)),
+        ACTIVATE,
+        begin(),
+        say(ItemOpened("custom_tool_call", "sql", "call_1"), ArgumentsDelta('select "\u00f6"'), ItemClosed()),
+        say(ItemOpened("shell_call", call_id="call_2", action=COMMANDS), ItemClosed()),
+        say(ItemOpened("local_shell_call", call_id="call_3", action=COMMAND), ItemClosed()),
+        say(ItemOpened("apply_patch_call", action={"type": "delete_file", "path": "a"}), ItemClosed()),
+        say(ItemOpened("function_call", "look_up", "call_5", namespace="crm"), ArgumentsDelta("{}")),
+        say(ItemClosed(), CallEnded("tool_calls", USAGE)),
+        FINISH,
+    ],
+    "log_probabilities": [
+        create(obfuscation="seed"),
+        ACTIVATE,
+        begin(),
+        say(ItemOpened("message"), TextDelta("Hel", (LIKELY,)), TextDelta("lo"), TextDelta("!", (LIKELY,))),
+        say(ItemClosed(), CallEnded("stop", USAGE)),
+        FINISH,
+    ],
+    "compacted_and_sealed": [
+        create(ResponseRequest(model="simulated", input=(QUESTION,), store=False, compact_threshold=1000)),
+        ACTIVATE,
+        begin(),
+        say(ItemOpened("compaction"), ItemClosed(sealed="rs1.AAAA", summary="They talked.")),
+        say(CallEnded("stop", USAGE)),
+        begin(),
+        say(ItemOpened("reasoning", upstream_id="rs_up"), ReasoningDelta("Hm.")),
+        say(ItemClosed("gAAA==", sealed="rs1.BBBB"), *SAID, ItemClosed(), CallEnded("stop", USAGE)),
         FINISH,
     ],
     "in_a_conversation": [

@@ -39,7 +39,12 @@ TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 counts = st.integers(0, 99)
 model_events: st.SearchStrategy[ModelEvent] = st.one_of(
-    st.builds(ItemOpened, st.sampled_from(["message", "function_call", "reasoning"]), texts, texts),
+    st.builds(
+        ItemOpened,
+        st.sampled_from(["message", "function_call", "custom_tool_call", "reasoning"]),
+        texts,
+        texts,
+    ),
     st.builds(TextDelta, texts),
     st.builds(RefusalDelta, texts),
     st.builds(ArgumentsDelta, texts),
@@ -55,6 +60,7 @@ model_events: st.SearchStrategy[ModelEvent] = st.one_of(
 HOMES: dict[ItemKind, st.SearchStrategy[list[ModelEvent]]] = {
     "message": st.lists(st.builds(TextDelta, texts) | st.builds(RefusalDelta, texts), max_size=4),
     "function_call": st.lists(st.builds(ArgumentsDelta, texts), max_size=4),
+    "custom_tool_call": st.lists(st.builds(ArgumentsDelta, texts), max_size=4),
     "reasoning": st.lists(
         st.builds(ReasoningDelta, texts) | st.builds(SummaryDelta, texts, st.integers(0, 2)), max_size=4
     ),
