@@ -70,6 +70,8 @@ class ActorHost:
         self._queued = False
         self._behind = False
         """Whether work of this host's kind waits, as far as it knows."""
+        self._entering: Counter[str] = Counter()
+        """Foreground responses on their way into the queue, by project."""
         self._crashed = False
         self._aggregates = AggregateWriter(ports.store, ports.bus, ports.sleep)
 
@@ -157,8 +159,11 @@ class ActorHost:
         room = len(self._actors) < self._slots
         # Whoever waits comes first: a flood of new work would else take every slot as it gets free.
         start = ours and room and not self._behind
-        if not start and not command.request.background:
+        waits = not start and not command.request.background
+        if waits:
             await self._check_queue(command.project)
+            # Counted at once: of a crowd that asks together nobody is in the log yet.
+            self._entering[command.project] += 1
         actor = ResponseActor(self._ports, command.id)
         if start:
             # The slot is taken before anything is awaited, so that no other order can take it too.
@@ -172,6 +177,9 @@ class ActorHost:
             if start:
                 self._vacate(command.id)
             raise
+        finally:
+            if waits:
+                self._entering -= Counter((command.project,))
         if start:
             self._launch(actor)
         else:
@@ -189,7 +197,9 @@ class ActorHost:
         while True:
             page = await self._ports.store.heads(states=["queued"], after=after, limit=QUEUE_PAGE)
             clients.update(head.tenant for head in page if head.attributes.get("background") != "true")
-            if clients.total() >= self._queue_limit and clients[project] >= self._queue_limit // len(clients):
+            waiting = Counter(clients)
+            waiting.update(self._entering)
+            if waiting.total() >= self._queue_limit and waiting[project] >= self._queue_limit // len(waiting):
                 raise Overloaded(retry_after=1.0)
             if len(page) < QUEUE_PAGE:
                 return

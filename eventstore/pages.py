@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-FIRST: Final = 16
+FIRST: Final = 8
 """Records of the first page."""
 BYTES: Final = 1 << 20
-"""What a page should hold; one that follows small records may hold sixteen times as much, once."""
+"""What a page should hold; the first one, and one that follows small records, may hold more, once."""
 LEAST: Final = 2
 """A page of one could not tell the last record of a stream from one that was read before."""
 GROWTH: Final = 4

@@ -107,15 +107,17 @@ class SqlLogReader(ABC):
         """See `LogReader`."""
         limit = FIRST
         while True:
-            rows = await self._all(_READ, {"stream": stream, "next": after + 1, "limit": limit})
-            size = 0
-            for row in rows:
-                record = record_of(row)
+            rows = list(await self._all(_READ, {"stream": stream, "next": after + 1, "limit": limit}))
+            rows.reverse()
+            count, size = len(rows), 0
+            while rows:
+                # One by one: a reader who stands still in the middle of a page keeps only the rest of it.
+                record = record_of(rows.pop())
                 size += payload_size(record.payload)
                 if record.last_version > after:
                     yield record
                     after = record.last_version
-            if len(rows) < limit:
+            if count < limit:
                 return
             limit = next_page(limit, size, _PAGE)
 
