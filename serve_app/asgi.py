@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -39,6 +40,9 @@ from serve_app.routes import ResponseRoutes
 from serve_app.runtime_port import Runtime
 
 log = logging.getLogger(__name__)
+
+SERVER_ERRORS: Final = 500
+"""Statuses from here on are no client's fault: the log tells more."""
 
 
 class Api:
@@ -145,6 +149,8 @@ class Api:
             if problem is None:
                 log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
                 problem = UNEXPECTED
+            elif problem.status >= SERVER_ERRORS:
+                log.warning("request %s was answered %d: %s", request_id, problem.status, error)
             await call.answer_problem(problem)
 
     def _route(self, scope: Scope) -> tuple[Endpoint, Mapping[str, str]]:

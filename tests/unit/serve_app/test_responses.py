@@ -271,6 +271,17 @@ async def test_a_store_that_is_away_is_a_503_and_comes_back(server: Served) -> N
     assert (await server.client.get(f"/v1/responses/{response_id}")).status_code == 200
 
 
+async def test_the_log_tells_of_every_failure_under_its_requests_id(
+    server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.cluster.store.available = False
+    answer = await server.create(input="x")
+    server.cluster.store.available = True
+    assert answer.status_code == 503
+    line = next(line for line in caplog.messages if answer.headers["x-request-id"] in line)
+    assert "was answered 503" in line
+
+
 async def test_an_unexpected_error_is_a_500_that_tells_nothing_but_its_id(
     server: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
