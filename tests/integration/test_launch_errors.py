@@ -63,6 +63,8 @@ def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
         ("--host", "0.0.0.0"),
         ("--replicas", "0"),
         ("--nats-url", "x"),
+        ("--app", "nosuch:build"),
+        ("--app", "serve_app.app"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(tmp_path: Path, option: str, value: str) -> None:
