@@ -50,6 +50,27 @@ async def test_streams_go_on_though_every_host_hangs_at_once(cluster: LocalClust
     assert not set(hung) & set(living(cluster)), "what was taken for dead is ended"
 
 
+async def test_streams_go_on_though_every_host_dies_at_once_the_logs_writer_too(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a new host owns the log nothing can be recorded, so no start may wait for what is recorded."""
+    commands = [create("simulated?deltas=40&interval_ms=10") for _ in range(4)]
+    for command in commands:
+        await cluster.client.create(command)
+    bury, started = cluster.store.bury, len(cluster.factory.started)
+
+    async def with_an_owner(holder: str) -> None:
+        await until(lambda: len(cluster.factory.started) > started)
+        await bury(holder)
+
+    monkeypatch.setattr(cluster.store, "bury", with_an_owner)
+    for host in list(cluster.factory.hosts.values()):
+        host.kill()
+    for command in commands:
+        assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
+        assert len(await activations(cluster, command.id)) == 2
+
+
 async def test_a_silent_host_gets_no_work_and_one_that_answers_again_leaves(cluster: LocalCluster) -> None:
     """It keeps what it runs; when that is over it ends, for another has taken its place."""
     slow = create("simulated?deltas=60&interval_ms=20")
