@@ -5,11 +5,16 @@ Pure, so that every store refuses the same and leaves the same head.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from eventstore.chain import join_types
 from eventstore.errors import Fenced, StreamNotFound, WrongExpectedVersion
 from eventstore.events import ERASED, NO_STREAM, Append, Head, Record, Recorded, Unit
+
+NAME_BYTES_MAX: Final = 512
+"""Several of them have to fit into one entry of any database's index."""
 
 
 def check_unit(unit: Unit) -> None:
@@ -22,6 +27,10 @@ def check_unit(unit: Unit) -> None:
         raise ValueError("a unit makes each claim at most once")
     for append in unit.appends:
         _check_append(append)
+    for claim in unit.claims:
+        _check_texts(claim.scope, claim.key, claim.stream)
+    for document in unit.documents:
+        _check_texts(document.stream, document.kind)
 
 
 def _check_append(append: Append) -> None:
@@ -40,6 +49,35 @@ def _check_append(append: Append) -> None:
         raise ValueError(f"the append to {name!r} begins a stream but expects version {append.expected}")
     if append.erase and append.expected == NO_STREAM:
         raise ValueError(f"the erasure of {name!r} must name the version that it erases up to")
+    _check_texts(name)
+    if (new := append.new) is not None:
+        _check_texts(new.category, new.tenant, new.state, new.owner, new.parent)
+        _check_attributes(new.attributes)
+    if (change := append.change) is not None:
+        _check_texts(change.state, change.owner)
+        _check_attributes(change.attributes or {})
+
+
+def storable(text: str) -> bool:
+    """Whether every database can hold this text: no NUL, no half of a character."""
+    return "\0" not in text and (text.isascii() or text == text.encode(errors="replace").decode())
+
+
+def _check_texts(*texts: str | None) -> None:
+    for text in texts:
+        if text is not None and not storable(text):
+            raise ValueError(f"{text!r} holds a NUL or half of a character: no stream or key is named so")
+        if text is not None and len(text.encode()) > NAME_BYTES_MAX:
+            raise ValueError(
+                f"no stream or key has a name of more than {NAME_BYTES_MAX} bytes: {text[:40]!r} ..."
+            )
+
+
+def _check_attributes(attributes: Mapping[str, str]) -> None:
+    # Attributes are kept as JSON, which can spell a NUL.
+    for name, value in attributes.items():
+        if not storable((name + value).replace("\0", "")):
+            raise ValueError(f"attribute {name!r} holds half of a character")
 
 
 def check_head(append: Append, head: Head | None) -> None:

@@ -15,7 +15,7 @@ from eventstore.sql.postgres_leases import RENEW, BlockingLeases
 from eventstore.sql.postgres_reader import PostgresLogReader
 from eventstore.sql.postgres_writer import PostgresWriter
 from eventstore.sql.rows import HEAD_COLUMNS, head_of
-from eventstore.unit import check_unit
+from eventstore.unit import check_unit, storable
 
 _TAKE: Final = f"""
 UPDATE streams SET epoch = epoch + 1, owner = $3, state = coalesce($4, state)
@@ -73,6 +73,8 @@ class PostgresEventStore(PostgresLogReader):
 
     async def take(self, stream: str, *, epoch: int, owner: str | None, state: str | None = None) -> Head:
         """See `EventStore`."""
+        if not storable(stream):
+            raise StreamNotFound(stream)
         try:
             rows = await self._ask(_TAKE, stream, epoch, owner, state)
         except OutcomeUnknown:

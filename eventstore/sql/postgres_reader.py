@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.log_reader import SqlLogReader
 from eventstore.sql.postgres_connection import PostgresDatabase
+from eventstore.unit import storable
 
 _NAME: Final = re.compile(r"(?<!:):(\w+)")
 
@@ -32,6 +33,8 @@ class PostgresLogReader(SqlLogReader):
         await self._database.aclose()
 
     async def _all(self, query: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        if not all(storable(value) for value in parameters.values() if isinstance(value, str)):
+            return []  # Nothing has such a name, and Postgres would refuse the question.
         text, names = _numbered(query)
         return await self._database.fetch(text, *(parameters[name] for name in names))
 

@@ -84,13 +84,16 @@ async def test_a_long_stream_is_read_whole(store: EventStore) -> None:
     assert len(await whole_log(store)) == 1201
 
 
-async def test_a_stream_that_is_not_there_is_empty(store: EventStore) -> None:
-    assert await records(store, "none") == []
-    assert await store.head("none") is None
-    assert list(await store.lineage("none", "kind")) == []
-    assert await store.document("none", "kind") is None
-    assert list(await store.salts("none")) == []
-    assert await store.claim("scope", "key") is None
+@pytest.mark.parametrize("name", ["none", "no\0ne", "x" * 5000, "'; --"])
+async def test_a_stream_that_is_not_there_is_empty(store: EventStore, name: str) -> None:
+    assert await records(store, name) == []
+    assert await store.head(name) is None
+    assert list(await store.lineage(name, "kind")) == []
+    assert await store.document(name, "kind") is None
+    assert list(await store.salts(name)) == []
+    assert await store.claim("scope", name) is None
+    with pytest.raises(StreamNotFound):
+        await store.take(name, epoch=1, owner="h")
     assert list(await store.read_all(0)) == []
 
 
@@ -339,13 +342,21 @@ MALFORMED = {
     "an erasure with more than one": Append("a", 0, 1, [NewEvent(ERASED, b"")] * 2, erase=True),
     "a beginning in the middle": Append("a", 0, 1, said(b"x"), new=NEW),
     "a stream without a name": create(""),
+    "a name with a NUL": create("a\0"),
+    "a name with half of a character": create("a\ud800"),
+    "a name without end": create("a" * 513),
+    "a parent with a NUL": create("c", new=NewStream("c", "p", "s", parent="a\0")),
+    "an attribute with half of a character": create(
+        "c", new=NewStream("c", "p", "s", attributes={"stream": "\ud800"})
+    ),
+    "an owner with a NUL": more("a", 0, change=HeadChange(owner="stream\0")),
 }
 
 
 @pytest.mark.parametrize("append", MALFORMED.values(), ids=list(MALFORMED))
 async def test_a_malformed_unit_is_a_bug_and_nothing_is_written(store: EventStore, append: Append) -> None:
     await store.append(unit(create("a")))
-    with pytest.raises(ValueError, match=r"event type|stream|'a'"):
+    with pytest.raises(ValueError, match=r"event type|stream|'a'|attribute"):
         await store.append(unit(create("b"), append))
     with pytest.raises(ValueError, match="once"):
         await store.append(unit(create("b"), more("a", 0), more("a", 1)))

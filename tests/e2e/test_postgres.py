@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.conftest import connect
 from tests.e2e.log import findings
+from tests.e2e.test_bad_input import post, test_an_id_that_is_none_is_not_found
 from tests.e2e.test_conversations import test_the_life_of_a_conversation
 from tests.e2e.test_faults import (
     PAUSE_S,
@@ -48,6 +49,7 @@ from tests.launching import Instance, rayspond
 from tests.postgres_server import PostgresServer
 
 __all__ = [
+    "post",
     "ready",
     "servers",
     "test_64_requests_with_one_key_make_one_response",
@@ -56,6 +58,7 @@ __all__ = [
     "test_a_queued_response_can_be_cancelled",
     "test_a_response_forks",
     "test_a_stream_has_every_event_in_order",
+    "test_an_id_that_is_none_is_not_found",
     "test_cancel_ends_what_runs_and_its_upstream_call",
     "test_killed_and_started_again",
     "test_many_at_once_each_get_their_own_words",
