@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from tests.mutations.table import TABLE, Mutation
+from tests.mutations.mutation import Mutation
+from tests.mutations.table import TABLE
 
 ROOT: Final = Path(__file__).parents[2]
 SECONDS_MAX: Final = 300

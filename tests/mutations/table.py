@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-
-@dataclass(frozen=True)
-class Mutation:
-    """A mechanism that is removed by replacing a text, which occurs exactly once, in a file."""
-
-    mechanism: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-    """Files of tests, or single ones; the fewer, the sooner it is known."""
-
+from tests.mutations.mutation import Mutation
+from tests.mutations.postgres import POSTGRES
 
 _CONTRACT: Final = ("tests/contract/test_store.py", "tests/contract/test_store_beside.py")
 _SQL_WRITER: Final = ("tests/unit/eventstore/test_sql_writer.py",)
@@ -314,4 +303,5 @@ TABLE: Final = (
         "        return []\n    if len(state.items) >= ITEMS_MAX:\n",
         _CONVERSATIONS,
     ),
+    *POSTGRES,
 )

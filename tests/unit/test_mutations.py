@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutations.table import TABLE, Mutation
+from tests.mutations.mutation import Mutation
+from tests.mutations.table import TABLE
 
 ROOT = Path(__file__).parents[2]
 
