@@ -92,6 +92,25 @@ class Interrupted:
 
 
 @dataclass
+class ReadThenChanged:
+    """A way to the log on which something else happens right after its first read."""
+
+    log: MemoryEventStore
+    then: Callable[[], Awaitable[None]]
+    times: int = 1
+
+    async def read(self, stream: str, after: int = -1) -> AsyncIterator[Record]:
+        async for record in self.log.read(stream, after):
+            yield record
+        if self.times:
+            self.times -= 1
+            await self.then()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.log, name)
+
+
+@dataclass
 class CutOff:
     """A way to the log that breaks off with the first append: it is recorded, and nothing can be read."""
 
@@ -273,20 +292,26 @@ async def test_an_item_of_the_conversation_can_be_referred_to() -> None:
 # -- Races -------------------------------------------------------------------------------------------------
 
 
-@in_virtual_time
-async def test_a_conversation_that_changes_while_a_response_begins_is_read_again() -> None:
+@pytest.mark.parametrize("way", [Interrupted, ReadThenChanged])
+def test_a_conversation_that_changes_while_a_response_begins_is_read_again(
+    way: type[Interrupted | ReadThenChanged],
+) -> None:
     """What the model is told is what the conversation held when the response was attached."""
-    world = await begun(ScriptedModel(always(*says("One."))))
 
-    async def add() -> None:
-        await order(world, c.AddItems(CONV, "default", (item(7, "Wait!"),), None))
+    async def scenario() -> None:
+        world = await begun(ScriptedModel(always(*says("One."))))
 
-    actor = world.actor(store=Interrupted(world.store, add))
-    await actor.create(within(), start=True)
-    await actor.run()
-    assert texts(await conversation(world)) == ["Wait!", "Count.", "One."]
-    told = [each["content"][0]["text"] for each in world.model.requests[0].items]
-    assert told == ["Wait!", "Count."]
+        async def add() -> None:
+            await order(world, c.AddItems(CONV, "default", (item(7, "Wait!"),), None))
+
+        actor = world.actor(store=way(world.store, add))
+        await actor.create(within(), start=True)
+        await actor.run()
+        assert texts(await conversation(world)) == ["Wait!", "Count.", "One."]
+        told = [each["content"][0]["text"] for each in world.model.requests[0].items]
+        assert told == ["Wait!", "Count."]
+
+    virtual_time.run(scenario())
 
 
 @in_virtual_time
@@ -301,9 +326,12 @@ async def test_a_conversation_that_keeps_changing_is_given_up() -> None:
 @in_virtual_time
 async def test_a_change_while_a_response_ends_does_it_no_harm() -> None:
     world = await begun(ScriptedModel(always(*says("One."))))
-    actor = world.actor(store=Interrupted(world.store, metadata_changes(world), times=5))
+    store = Interrupted(world.store, metadata_changes(world), times=0)
+    actor = world.actor(store=store)
     await actor.create(within(), start=True)
+    store.times = 5
     await actor.run()
+    assert store.times == 0
     assert check_shown(await world.shown())["status"] == "completed"
     state = await conversation(world)
     assert (state.attached, texts(state)) == (None, ["Count.", "One."])
