@@ -58,7 +58,11 @@ class Attempt:
                 self._begun = True
                 self._waiting.append(
                     BeginCall(
-                        self.plan.resume, self._upstream, event.upstream_request_id, event.request_digest
+                        self.plan.resume,
+                        self._upstream,
+                        event.upstream_request_id,
+                        event.request_digest,
+                        unreported=self._journal.state.unreported,
                     )
                 )
             else:

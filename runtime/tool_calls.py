@@ -16,8 +16,8 @@ from runtime.catalog import Resolved
 from runtime.journal import Journal
 from runtime.model import JSON
 from runtime.models.json_text import loads, whole
-from runtime.response.aggregate import unanswered
 from runtime.response.commands import Command, FinishTool, StartTool
+from runtime.response.items import unanswered
 from runtime.tool import OUTPUT_CHARS, Tool, ToolError, in_words, is_run_here
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class ToolCalls:
 
     def due(self) -> list[Call]:
         """The calls of the turn that ended which this server is to answer."""
-        waiting = unanswered(self._journal.state)
+        waiting = unanswered(self._journal.state.call_items)
         return [call for call in waiting if call["type"] == "function_call" and call["name"] in self._tools]
 
     @property
@@ -80,7 +80,7 @@ class ToolCalls:
         """Whether the turn that ended had calls of such tools, and nothing of it waits for the client."""
         state = self._journal.state
         outputs = any(item["type"] == "function_call_output" for item in state.call_items)
-        return outputs and not unanswered(state)
+        return outputs and not unanswered(state.call_items)
 
     async def refuse(self, calls: Sequence[Call], why: str) -> None:
         """Tell the model that its calls were not made."""

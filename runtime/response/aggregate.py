@@ -84,6 +84,8 @@ class Call(NamedTuple):
     upstream: str
     first_item: int
     """`output_index` of the first item that this turn says, over all its tries."""
+    said_before: int = 0
+    """`ResponseState.said` when this try began."""
     upstream_request_id: str | None = None
     finish: FinishReason | None = None
     """How the upstream ended the turn by itself, or None."""
@@ -112,7 +114,9 @@ class ResponseState(NamedTuple):
     open_item: OpenItem | None = None
     call: Call | None = None
     usage: Usage = Usage()
-    """Tokens of all turns that ended."""
+    """Tokens of all turns that ended, and of tries that were cut off, as far as they are known."""
+    said: int = 0
+    """Deltas so far."""
     ending: Ending | None = None
     tools: Mapping[str, e.ToolStarted] = MappingProxyType({})
     """Tools that run, or ran when their host died, by the id of their call."""
@@ -161,6 +165,11 @@ class ResponseState(NamedTuple):
         return self.call if self.call is not None and self.call.finish is None else None
 
     @property
+    def unreported(self) -> int:
+        """Deltas of the current try, whose upstream told no usage so far: about as many tokens."""
+        return self.said - self.begun_call.said_before if self.begun_call is not None else 0
+
+    @property
     def turn(self) -> int:
         """The number of the turn that runs, or comes next."""
         return 0 if self.call is None else self.call.number + (self.call.finish is not None)
@@ -197,7 +206,8 @@ def apply(state: ResponseState, event: e.Event) -> ResponseState:
             | e.ReasoningAppended()
             | e.SummaryAppended()
         ):
-            return state._replace(open_item=_append(state.open_item, event))
+            said = state.said + len(event.deltas)
+            return state._replace(open_item=_append(state.open_item, event), said=said)
         case e.ItemStarted():
             return state._replace(open_item=_start(state, event))
         case e.ItemEnded():
@@ -207,7 +217,8 @@ def apply(state: ResponseState, event: e.Event) -> ResponseState:
         case e.ActivationStarted():
             return state._replace(activation=event, status=Status.IN_PROGRESS)
         case e.ModelCallStarted():
-            return state._replace(call=_call(state, event))
+            usage = state.usage + Usage(output_tokens=event.unreported)
+            return state._replace(call=_call(state, event), usage=usage)
         case e.ModelCallEnded():
             call = None if state.call is None else state.call._replace(finish=event.finish)
             return state._replace(call=call, usage=state.usage + event.usage)
@@ -302,24 +313,10 @@ def part_json(part: Part) -> dict[str, Any]:
             return {"type": part.kind, "text": part.text}
 
 
-def unanswered(state: ResponseState) -> list[dict[str, Any]]:
-    """The whole calls of the current turn that have no output yet."""
-    calls = [item for item in state.call_items if item["type"] in items.CALLS]
-    answered = {items.call_of(item) for item in state.call_items if item["type"] in items.OUTPUTS}
-    whole = [call for call in calls if call["status"] == "completed"]
-    return [call for call in whole if items.call_of(call) not in answered]
-
-
 def tool_output(state: ResponseState, event: e.ToolFinished, status: str = "completed") -> dict[str, Any]:
     """The item that tells of a call's outcome, in the Responses API's shape."""
-    kind = "function_call_output"
-    return {
-        "id": items.output_id(state.id, kind, len(state.output), 0),
-        "type": kind,
-        "status": status,
-        "call_id": event.call_id,
-        "output": event.output if status == "completed" else "",
-    }
+    output = event.output if status == "completed" else ""
+    return items.tool_output(state.id, len(state.output), event.call_id, output, status)
 
 
 def taken_call_ids(state: ResponseState) -> Iterator[str]:
@@ -404,5 +401,6 @@ def _call(state: ResponseState, event: e.ModelCallStarted) -> Call:
         resume=event.resume,
         upstream=event.upstream,
         first_item=before.first_item if before is not None and again else len(state.output),
+        said_before=state.said,
         upstream_request_id=event.upstream_request_id,
     )

@@ -64,6 +64,8 @@ class BeginCall:
     upstream: str
     upstream_request_id: str | None
     request_digest: str
+    unreported: int = 0
+    """Deltas of the try before, if it was cut off: its upstream told no usage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from typing import Final, assert_never
 from runtime import model as m
 from runtime.response import commands as c
 from runtime.response import events as e
-from runtime.response.aggregate import Ending, ResponseState, Status, unanswered
+from runtime.response.aggregate import Ending, ResponseState, Status
 from runtime.response.errors import IllegalCommand
+from runtime.response.items import unanswered
 from runtime.response.projection import project
 from runtime.response.recording import decide_output
 from runtime.response.state import fold
@@ -103,6 +104,7 @@ def _begin_call(command: c.BeginCall, state: ResponseState) -> e.ModelCallStarte
         upstream=command.upstream,
         upstream_request_id=command.upstream_request_id,
         request_digest=command.request_digest,
+        unreported=command.unreported,
     )
 
 
@@ -111,13 +113,13 @@ def _start_tool(command: c.StartTool, state: ResponseState) -> e.ToolStarted:
     before = state.tools.get(command.call_id)
     if before is not None:
         return replace(before, attempt=before.attempt + 1)
-    call = next(item for item in unanswered(state) if item["call_id"] == command.call_id)
+    call = next(item for item in unanswered(state.call_items) if item["call_id"] == command.call_id)
     return e.ToolStarted(command.call_id, call["name"], key=call["id"])
 
 
 def _is_due(call_id: str, state: ResponseState) -> bool:
     ended = state.call is not None and state.call.finish is not None
-    waiting = (item["call_id"] for item in unanswered(state) if item["type"] == "function_call")
+    waiting = (item["call_id"] for item in unanswered(state.call_items) if item["type"] == "function_call")
     return state.status == Status.IN_PROGRESS and ended and call_id in waiting
 
 

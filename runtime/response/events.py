@@ -70,6 +70,8 @@ class ModelCallStarted:
     upstream: str
     upstream_request_id: str | None
     request_digest: str
+    unreported: int = 0
+    """Deltas of the try before, which was cut off before its upstream told what it used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from runtime.model import JSON
@@ -79,6 +79,20 @@ def call_of(item: Mapping[str, JSON]) -> str:
 def fresh_id(kind: str, random_bytes: bytes, index: int) -> str:
     """The id of an item that no response holds, from 16 random bytes and its place among those with them."""
     return _derived(_PREFIXES.get(kind, "item"), random_bytes.hex(), index | _INPUT, 0)
+
+
+def tool_output(response_id: str, index: int, call_id: str, output: str, status: str) -> dict[str, Any]:
+    """An output item: what became of a call whose tool the server runs."""
+    kind = "function_call_output"
+    item = {"id": output_id(response_id, kind, index, 0), "type": kind, "status": status}
+    return {**item, "call_id": call_id, "output": output}
+
+
+def unanswered(said: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The whole calls among these items that have no output there."""
+    answered = {call_of(item) for item in said if item["type"] in OUTPUTS}
+    whole = [item for item in said if item["type"] in CALLS and item["status"] == "completed"]
+    return [call for call in whole if call_of(call) not in answered]
 
 
 def response_of(item_id: str) -> str | None:

@@ -32,12 +32,19 @@ upstreams:
     key_env: E2E_UPSTREAM_KEY
     headers_env: {{X-Gateway-Token: E2E_GATEWAY_TOKEN}}
     max_retries: 0
+  continuing: {{url: "{url}", key_env: E2E_UPSTREAM_KEY, chat: {{continues: vllm}}}}
   nobody: {{url: "http://127.0.0.1:{closed_port}/v1", max_retries: 1}}
 models:
   "*": {{upstream: chat}}
   repeats: {{upstream: patient, model: "fake?deltas={deltas}&interval_ms=50&key=repeats", resume: repeat}}
   goes-on: {{upstream: patient, model: "fake?deltas={deltas}&interval_ms=50&goes_on=1&key=goes-on"}}
   rewords: {{upstream: patient, model: "fake?deltas={deltas}&interval_ms=50&unique=1&key=rewords"}}
+  continues:
+    upstream: continuing
+    model: "fake?deltas={deltas}&interval_ms=50&unique=1&continues=vllm&trims=1&key=continues"
+  goes-on-anew:
+    upstream: patient
+    model: "fake?deltas={deltas}&interval_ms=50&unique=1&goes_on=1&key=anew"
   firehose: {{upstream: patient}}
   other-wire: {{upstream: responses, model: "fake?reasoning=3"}}
   other-wire-tools: {{upstream: responses, model: "fake?tools=2"}}

@@ -44,8 +44,9 @@ class Script:
     """Word every call differently."""
     goes_on: bool = False
     """Where the request ends in a half of the answer and the wish that it goes on, say only the rest."""
-    continues: bool = False
-    """Where it ends in a half of the answer and says `continue_final_message`, say only the rest."""
+    continues: str = ""
+    """Where it ends in a half of the answer, say only the rest: where it is asked as `vllm` or `sglang` wants
+    to be asked, or in any case, as `tgi` and `llama.cpp` do."""
     trims: bool = False
     """The template trims the half: what follows is as if there were no white space at its end."""
     echoes: bool = False

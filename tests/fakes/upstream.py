@@ -410,8 +410,13 @@ def _said(script: Script, context: list[dict[str, Any]], salt: str) -> tuple[str
 def _half(script: Script, body: dict[str, Any], context: list[dict[str, Any]]) -> str | None:
     """The half that this call goes on with, if it can: the last message, or the one before the wish."""
     if context and context[-1].get("role") == "assistant":
-        asked = body.get("continue_final_message") and body.get("add_generation_prompt", True) is False
-        half = _text(context[-1].get("content")) if script.continues and asked else None
+        asked = {
+            "vllm": body.get("continue_final_message") and not body.get("add_generation_prompt", True),
+            "sglang": body.get("continue_final_message"),
+            "tgi": True,
+            "llama.cpp": True,
+        }
+        half = _text(context[-1].get("content")) if asked.get(script.continues) else None
     else:
         said = [item for item in context[-3:-1] if item.get("role") == "assistant"]
         half = _text(said[-1].get("content")) if script.goes_on and said else None

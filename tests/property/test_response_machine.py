@@ -23,9 +23,10 @@ from runtime.model import (
 )
 from runtime.response import commands as c
 from runtime.response import events as e
-from runtime.response.aggregate import ENDINGS, unanswered
+from runtime.response.aggregate import ENDINGS
 from runtime.response.codec import decode
 from runtime.response.errors import IllegalCommand
+from runtime.response.items import unanswered
 from runtime.response.projection import project
 from runtime.response.request import ResponseRequest
 from runtime.response.state import INITIAL, evolve, fold
@@ -127,7 +128,7 @@ class ResponseMachine(RuleBasedStateMachine):
 
     @rule(finishes=st.booleans())
     def run_a_tool(self, finishes: bool) -> None:
-        waiting = unanswered(self.running.state)
+        waiting = unanswered(self.running.state.call_items)
         call_id = waiting[0]["call_id"] if waiting else "call_1"
         self.ask(c.FinishTool(call_id, "done") if finishes else c.StartTool(call_id))
 

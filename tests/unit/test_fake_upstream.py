@@ -42,7 +42,7 @@ async def test_an_interrupted_answer_can_go_on() -> None:
 @pytest.mark.parametrize("chars", [0, 1, 3])
 async def test_an_answer_that_every_call_words_differently_goes_on_word_by_word(chars: int) -> None:
     """At every character: the word in the middle is ended as it began, the others are this call's."""
-    script = f"unique=1&goes_on=1&continues=1&deltas=4&chars={chars}"
+    script = f"unique=1&goes_on=1&continues=vllm&deltas=4&chars={chars}"
     async with FakeUpstream() as fake, openai.AsyncOpenAI(base_url=fake.url, api_key="k") as client:
         first = await client.chat.completions.create(model=f"fake?{script}", messages=USER)
         whole = first.choices[0].message.content or ""
