@@ -16,6 +16,7 @@ _FOLLOW: Final = ("tests/unit/eventstore/test_follow.py",)
 _ACTOR: Final = ("tests/unit/actors/test_response_actor.py",)
 _CRASHES: Final = ("tests/property/test_actor_crashes.py",)
 _SEAM: Final = ("tests/property/test_actor_seam.py",)
+_TOOLS: Final = ("tests/property/test_actor_tools.py",)
 _HOSTS: Final = ("tests/unit/actors/test_supervisor.py", "tests/unit/actors/test_fleet.py")
 _LOST_WORK: Final = ("tests/unit/actors/test_lost_work.py",)
 _DECIDER: Final = ("tests/unit/response/test_decider.py",)
@@ -287,6 +288,35 @@ TABLE: Final = (
         "        if len(text) < len(echo) and echo.startswith(text):\n            return []\n",
         "        if len(text) < len(echo):\n            return self._all_heard()\n",
         _SEAM,
+    ),
+    Mutation(
+        "white space at the seam is not doubled",
+        "runtime/seam.py",
+        "        new = _without(delta, same)\n",
+        "        new = delta\n",
+        _SEAM,
+    ),
+    # Nothing done twice.
+    Mutation(
+        "a tool that is not idempotent runs once",
+        "runtime/tool_calls.py",
+        "            if call_id in self._journal.state.tools and not tool.idempotent:\n",
+        "            if False:\n",
+        _TOOLS,
+    ),
+    Mutation(
+        "a tool that runs again has the key that it had",
+        DECIDER,
+        "        return replace(before, attempt=before.attempt + 1)\n",
+        '        return replace(before, attempt=before.attempt + 1, key=f"{before.key}-again")\n',
+        _TOOLS,
+    ),
+    Mutation(
+        "a call that has its output is not made again",
+        DECIDER,
+        "    return state.status == Status.IN_PROGRESS and ended and call_id in waiting\n",
+        "    return state.status == Status.IN_PROGRESS and ended\n",
+        _DECIDER,
     ),
     # Who may see what, and when.
     Mutation(
