@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from runtime.catalog import Resolved
@@ -103,7 +102,7 @@ class ToolCalls:
 
     async def _run(self, calls: Sequence[Call]) -> None:
         commands: list[Command] = []
-        runs: list[Callable[[], Awaitable[None]]] = []
+        runs: list[tuple[str, Tool, Mapping[str, JSON]]] = []
         for call in calls:
             call_id = str(call["call_id"])
             try:
@@ -117,20 +116,21 @@ class ToolCalls:
                 commands.append(FinishTool(call_id, OUTCOME_UNKNOWN, "outcome_unknown"))
                 continue
             commands.append(StartTool(call_id))
-            runs.append(partial(self._answer, call_id, tool, arguments))
+            runs.append((call_id, tool, arguments))
         await self._journal.record(*commands)
-        tasks = [asyncio.ensure_future(run()) for run in runs]
+        keys = self._journal.state.tools
+        tasks = [asyncio.ensure_future(_outcome(*run, keys[run[0]].key)) for run in runs]
+        running = set(tasks)
         try:
-            await asyncio.gather(*tasks)
+            while running:
+                # Not `gather`: cancelled, it would wait for tools that do not stop.
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                await self._journal.record(*(task.result() for task in tasks if task in done))
         finally:
-            for task in tasks:
+            for task in running:
                 task.cancel()
-            if tasks:
-                await asyncio.wait(tasks, timeout=STOPPING)
-
-    async def _answer(self, call_id: str, tool: Tool, arguments: Mapping[str, JSON]) -> None:
-        key = self._journal.state.tools[call_id].key
-        await self._journal.record(await _outcome(call_id, tool, arguments, key))
+            if running:
+                await asyncio.wait(running, timeout=STOPPING)
 
 
 async def _outcome(call_id: str, tool: Tool, arguments: Mapping[str, JSON], key: str) -> FinishTool:
