@@ -46,7 +46,7 @@ _CODEC: Final[EventCodec[e.Event]] = EventCodec(
             lambda counts: Usage(*counts),
         ),
         "deltas": (tuple, tuple),
-        "logprobs": (tuple, tuple),
+        "logprobs": (tuple, lambda told: tuple(map(tuple, told))),
         "opt_ins": (tuple, tuple),
     },
     short={"deltas": "d"},  # Deltas are the bulk of the log.
