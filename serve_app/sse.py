@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from eventstore.errors import EventStoreError
 from eventstore.events import Batch
 from runtime.response.wire import DONE_FRAME, data_of
-from serve_app.call import Call, ClientLeft, Departure
+from serve_app.call import PIECE_BYTES, Call, ClientLeft, Departure
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +48,31 @@ async def send_events(call: Call, batches: Batches, departure: Departure, keep_a
                     continue
                 await call.write(KEEP_ALIVE)
             elif batch.last:
-                await call.write(b"".join((*(batch.frames or ()), DONE_FRAME)), last=True)
+                await _write(call, (*(batch.frames or ()), DONE_FRAME), last=True)
                 return
             else:
-                await call.write(b"".join(batch.frames or ()))
+                await _write(call, batch.frames or ())
                 if departure.noticed():
                     raise ClientLeft
             written = time.monotonic()
     except EventStoreError as error:
         log.warning("a stream was cut: %s", error)
+
+
+async def _write(call: Call, frames: Sequence[bytes], *, last: bool = False) -> None:
+    """Whole frames in each write, but for those that are long themselves."""
+    joined = b"".join(frames)
+    if len(joined) > PIECE_BYTES:
+        group: list[bytes] = []
+        size = 0
+        for frame in frames:
+            if group and size + len(frame) > PIECE_BYTES:
+                await call.write(b"".join(group))
+                group, size = [], 0
+            group.append(frame)
+            size += len(frame)
+        joined = b"".join(group)
+    await call.write(joined, last=last)
 
 
 async def without_obfuscation(batches: Batches) -> Batches:

@@ -18,17 +18,18 @@ from tests.unit.serve_app.served import Served, until
 from tests.unit.serve_app.test_sockets import listening
 
 STALL = 0.5
-LONG = {"model": "simulated?deltas=20000", "input": "x", "stream": True}
+LONG = {"model": "simulated", "input": "x", "instructions": "x" * 3_000_000, "stream": True}
+"""Its first, second and last events hold the instructions."""
 
 
 @asynccontextmanager
-async def unread(port: int, body: Mapping[str, object]) -> AsyncIterator[socket.socket]:
-    """A client that asks and never reads, with as little room for an answer as the system allows."""
+async def unread(port: int, body: Mapping[str, object], room: int = 4096) -> AsyncIterator[socket.socket]:
+    """A client that asks and does not read, with little room for an answer."""
     data = orjson.dumps(body)
     head = f"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n\r\n"
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
         client.setblocking(False)
         await loop.sock_connect(client, ("127.0.0.1", port))
         await loop.sock_sendall(client, head.encode() + data)
@@ -80,16 +81,19 @@ async def test_one_that_stalls_costs_a_bounded_buffer_and_disturbs_nobody() -> N
 async def test_one_that_reads_slowly_is_not_cut() -> None:
     before = CUT.value()
     loop = asyncio.get_running_loop()
+    # The system tells of room for more only once a third of its own buffer, of some megabytes, is free.
     async with (
-        listening(Limits(stall=STALL)) as (server, client),
-        unread(client.base_url.port or 0, {**LONG, "model": "simulated?deltas=3000"}) as slow,
+        listening(Limits(stall=4 * STALL)) as (server, client),
+        unread(client.base_url.port or 0, LONG, room=1 << 16) as slow,
     ):
+        began = time.monotonic()
         read = bytearray()
         while not read.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"):
             data = await loop.sock_recv(slow, 65536)
             assert data, "it was cut"
             read += data
-            await asyncio.sleep(STALL / 50)  # It is slow: this test is about time.
+            await asyncio.sleep(STALL / 25)  # It is slow: this test is about time.
+        assert time.monotonic() - began > 4 * STALL
         assert b"response.completed" in read
         assert CUT.value() == before
         assert server.api.open.streams == 0
