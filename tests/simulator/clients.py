@@ -40,6 +40,8 @@ class Seen:
     """Whether anybody was told that it exists."""
     cancelled: bool = False
     """Whether a client asked for that."""
+    left: bool = False
+    """Whether a client hung up before the end."""
     deleted: bool = False
     problems: list[str] = field(default_factory=list)
 
@@ -139,7 +141,7 @@ class Client:
             connection = await self._ask(partial(Request.create, command=one.command, streams=streams))
             if streams:
                 after = -1
-                async for batch in self._batches(connection):
+                async for batch in self._batches(one, connection):
                     after = one.take(batch, after)
             else:
                 await connection.next()
@@ -177,7 +179,7 @@ class Client:
             known = one.accepted
             try:
                 connection = await self._ask(partial(Request.resume, response_id=one.id, after=after))
-                async for batch in self._batches(connection):
+                async for batch in self._batches(one, connection):
                     after = one.take(batch, after)
                 return
             except Cut:
@@ -233,7 +235,7 @@ class Client:
         await self._pause(0.0001, 0.01)
         return ask(replica, handler)
 
-    async def _batches(self, connection: Connection) -> AsyncIterator[Batch]:
+    async def _batches(self, one: Seen, connection: Connection) -> AsyncIterator[Batch]:
         """What arrives, up to the end, or until the client leaves.  Raises `Cut` and `Refused`."""
         patience = self._chance.choice([10_000, 10_000, self._chance.randint(1, 15)])
         for _ in range(patience):
@@ -241,7 +243,7 @@ class Client:
             yield batch
             if batch.last:
                 return
-        connection.left = True
+        connection.left = one.left = True
         raise Cut("the client left")
 
     async def _pause(self, least: float, most: float) -> None:

@@ -9,6 +9,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.attendance import CREATOR
+from actors.backlog import RUNNING
 from actors.client import RuntimeClient
 from actors.orders import AggregateOrder, PlacementError, UnknownResponse
 from actors.view import ResponseView
@@ -93,14 +95,25 @@ class Request:
         async with self.replica.bus.subscribe(command.id) as live:
             await self.client.create(command)
             await self._follow(follow(ResponseReplay(self.replica.store, command.id), live, fresh=True))
+        if self.connection.left and not command.request.background:
+            await self.client.detach(command.id, CREATOR, self._grace())
 
     async def resume(self, response_id: str, after: int) -> None:
         """As `GET /v1/responses/{id}?stream=true&starting_after=` does it."""
         head = await self.replica.store.head(response_id)
         if head is None or head.state == "erased":
             raise UnknownResponse(response_id)
+        listens = head.state in RUNNING and head.attributes.get("background") != "true"
+        listener = f"listener-{self.replica.world.weather.chance.random()}"
+        attaching = asyncio.create_task(self.client.attach(response_id, listener)) if listens else None
         async with self.replica.bus.subscribe(response_id) as live:
             await self._follow(follow(ResponseReplay(self.replica.store, response_id), live, after))
+        if attaching is not None and self.connection.left:
+            await attaching
+            await self.client.detach(response_id, listener, self._grace())
+
+    def _grace(self) -> float:
+        return self.replica.world.weather.between(0.5, 5)
 
     async def cancel(self, response_id: str) -> None:
         """As `POST /v1/responses/{id}/cancel` does it."""

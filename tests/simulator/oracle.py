@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
+from actors.host import CLIENT_GONE
 from eventstore.events import ERASED, Head, Record
 from eventstore.verify import audit
 from runtime.conversation.state import is_conversation_id
@@ -148,7 +149,11 @@ class _Stream:
         if manner.reads_as_one:
             words = manner.words if completed else None
             self._expect(is_counted(_text(shown), words), f"it says {_text(shown)!r}, as a {manner}")
-        if final["status"] == "cancelled":
+        by = next((event.by for event in self.events if isinstance(event, e.ResponseCancelled)), None)
+        if by == CLIENT_GONE:
+            left = seen.left and not seen.command.request.background
+            self._expect(left, "it was ended because nobody listened, and nobody had left")
+        elif by is not None:
             self._expect(seen.cancelled or seen.deleted, "it was cancelled, and nobody asked for it")
         if manner.refuses and completed:
             self.problems.append("its model refused, and it was completed")

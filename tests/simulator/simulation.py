@@ -22,7 +22,7 @@ from tests.simulator.nemesis import Nemesis
 from tests.simulator.oracle import RUNNING, digest_of, judge
 from tests.simulator.weather import Weather
 
-RESUMES: Final = ("prompt", "repeat", "fail")
+RESUMES: Final = ("prefix", "prompt", "repeat", "fail")
 LIVENESS_SECONDS: Final = 120.0
 """Virtual seconds after the last fault within which everything that was accepted must have ended."""
 TRACE_MAX: Final = 20_000

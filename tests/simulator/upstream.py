@@ -109,6 +109,9 @@ class SimulatedModel:
             await asyncio.sleep(self._weather.between(0.001, 0.05))
             if "x" in request.model:
                 raise ModelError("invalid_prompt", "The simulation says so.")
+            if request.goes_on and "g" not in request.model:
+                self._provider.failed[response] += 1
+                raise ModelError("invalid_prompt", "The simulated server continues no half messages.")
             if self._weather.happens(self._weather.upstream_refuses):
                 self._provider.failed[response] += 1
                 after = self._weather.chance.choice([None, None, self._weather.between(0, 3)])
@@ -177,7 +180,8 @@ class SimulatedModel:
 
 def half_said(request: ModelRequest) -> str:
     """What the model is told to go on with."""
-    return str(request.items[-2]["content"][0]["text"]) if _is_told(request, GO_ON) else ""
+    at = -1 if request.goes_on else -2 if _is_told(request, GO_ON) else None
+    return str(request.items[at]["content"][0]["text"]) if at is not None else ""
 
 
 def _is_told(request: ModelRequest, instruction: str) -> bool:
