@@ -183,7 +183,7 @@ class Client:
                     after = one.take(batch, after)
                 return
             except Cut:
-                await self._pause(0.01, 1)
+                await self._pause(0.01, 10 if one.left else 1)
             except Refused as refused:
                 absent = isinstance(refused.error, UnknownResponse | StreamNotFound)
                 if not absent or (known and not one.deleted and one.command.request.store):
@@ -237,7 +237,7 @@ class Client:
 
     async def _batches(self, one: Seen, connection: Connection) -> AsyncIterator[Batch]:
         """What arrives, up to the end, or until the client leaves.  Raises `Cut` and `Refused`."""
-        patience = self._chance.choice([10_000, 10_000, self._chance.randint(1, 15)])
+        patience = self._chance.choice([10_000, self._chance.randint(1, 6)])
         for _ in range(patience):
             batch: Batch = await connection.next()
             yield batch

@@ -90,7 +90,7 @@ class SimulatedHost:
         self.process = world.loop.process(spec.name)
         self.blocked = False
         """Whether something blocks its event loop; its lease is renewed all the same, from a thread."""
-        self.is_near = world.weather.chance.random() < 0.6
+        self.is_near = world.weather.chance.random() < 0.5
         """Whether it runs on the supervisor's node: there its death is seen at once, and it can be killed
         while it is stopped."""
         self.host: ActorHost | None = None

@@ -85,7 +85,7 @@ class Nemesis:
     def _stop(self, process: Process) -> None:
         if not process.alive or process.stopped:
             return
-        seconds = self._weather.between(0.05, 12)
+        seconds = self._weather.chance.uniform(0.05, 12)
         log.info("%r stops for %.2f s", process, seconds)
         process.stop()
         self._world.loop.call_later(seconds, self._go_on, process, context=NOWHERE)

@@ -140,7 +140,7 @@ class SimulatedModel:
             if weather.chance.random() < 0.5:
                 yield read
                 read = []
-                await asyncio.sleep(weather.between(0.001, 0.4))
+                await asyncio.sleep(weather.between(0.001, 1.2))
         if read:
             yield read
 

@@ -56,7 +56,7 @@ class Weather:
         calm = self.chance.random() < 0.05
         for name, most in _MOST.items():
             if not calm and self.chance.random() < 0.5:
-                setattr(self, name, most * self.chance.random() ** 2)
+                setattr(self, name, most * self.chance.random())
 
     def clear_up(self) -> None:
         """Let nothing go wrong from now on."""
@@ -89,8 +89,8 @@ _MOST = {
     "upstream_refuses": 0.4,
     "upstream_cuts": 0.5,
     "upstream_stalls": 0.2,
-    "host_kills": 0.8,
-    "host_stops": 0.6,
+    "host_kills": 1.2,
+    "host_stops": 1.0,
     "loop_blocks": 0.4,
     "supervisor_kills": 0.4,
     "supervisor_stops": 0.3,
