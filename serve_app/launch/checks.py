@@ -66,6 +66,14 @@ def check_log(settings: Settings) -> None:
         raise CannotStart(f"--log-url: {said[-1].removeprefix('rayspond: ') if said else 'no answer'}")
 
 
+def check_nodes(settings: Settings, nodes: int) -> None:
+    """Raise `CannotStart` when a Ray of this many nodes cannot use the log."""
+    if nodes > 1 and (settings.log_url is None or settings.log_url.startswith("sqlite:")):
+        raise CannotStart(
+            f"this Ray has {nodes} nodes and SQLite serves only one: name a Postgres database with --log-url"
+        )
+
+
 def log_directory(settings: Settings) -> Path:
     """Where an embedded log lies.  Raises `CannotStart` for a URL that names no directory."""
     if settings.log_url is None:

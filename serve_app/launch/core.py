@@ -29,7 +29,7 @@ from ray._private.parameter import RayParams
 
 from actors import cluster
 from actors.hosts import HostDied
-from serve_app.launch import haproxy, processes
+from serve_app.launch import checks, haproxy, processes
 from serve_app.launch.errors import CannotStart, StartFailed
 from serve_app.launch.orders import Orders
 from serve_app.settings import Settings
@@ -104,7 +104,7 @@ async def _run(orders: Orders, report: Report, reload: asyncio.Event) -> None:
     loading = asyncio.create_task(asyncio.to_thread(_load, settings.app))
     began = time.monotonic()
     address, node = await asyncio.to_thread(_start_ray, settings.address, orders.scratch)
-    _check_log(settings)
+    checks.check_nodes(settings, sum(1 for node in ray.nodes() if node["Alive"]))
     report.send({"ray_address": address})
     report.step("Ray", address, began)
     application = await loading
@@ -208,14 +208,6 @@ def _start_ray(address: str, scratch: Path) -> tuple[str, Node | None]:
     )
     ray.init(address=node.address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
     return str(node.address), node
-
-
-def _check_log(settings: Settings) -> None:
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    if nodes > 1 and (settings.log_url or "").startswith("sqlite"):
-        raise CannotStart(
-            f"this Ray has {nodes} nodes and SQLite serves only one: name a Postgres database with --log-url"
-        )
 
 
 def _start_serve(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from serve_app import settings as table
+from serve_app.launch import checks
 from serve_app.launch.errors import CannotStart
 from tests.launching import ECHO, rayspond
 
@@ -111,6 +112,14 @@ def test_a_log_that_cannot_be_used_is_refused_before_anything_starts(
     assert "--log-url" in line
     assert said in line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize("given", [{}, {"log_url": "sqlite:///somewhere"}])
+def test_sqlite_is_refused_on_several_nodes(given: dict[str, str]) -> None:
+    checks.check_nodes(table.read(given, {}), 1)
+    checks.check_nodes(table.read({"log_url": "postgresql://database/log"}, {}), 3)
+    with pytest.raises(CannotStart, match=r"3 nodes and SQLite serves only one.*--log-url"):
+        checks.check_nodes(table.read(given, {}), 3)
 
 
 def test_settings_travel_by_pickle_and_show_no_secret() -> None:
