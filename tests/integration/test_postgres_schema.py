@@ -60,6 +60,7 @@ COLUMNS: Final = "stream_id, first_version, types, schema, epoch, recorded_at, d
         " WHERE position = 4",
         "UPDATE payloads SET payload = '' WHERE position = 4",
         "INSERT INTO payloads VALUES (4, '') ON CONFLICT (position) DO UPDATE SET payload = ''",
+        "INSERT INTO payloads VALUES (1, ''); DELETE FROM payloads WHERE position = 1",
         "DELETE FROM payloads WHERE position = 2",
         "DELETE FROM payloads WHERE position = 3",
         "DELETE FROM payloads WHERE position = 4",

@@ -122,9 +122,11 @@ async def test_what_a_rival_did_is_noticed(store: PostgresEventStore, rival: Pos
     with pytest.raises(Fenced) as fenced:
         await store.append(unit(more("a", 2)))
     assert fenced.value.actual == 2
-    # A refusal from memory would be a wrong one: the stream was given to this process meanwhile.
     await store.append(unit(more("a", 2, epoch=2)))
-    assert await said_in(store, "a") == [b"hello", b"theirs", b"ours", b"more"]
+    await rival.append(unit(more("a", 3, b"theirs", epoch=2)))
+    # A refusal from memory would be a wrong one: the stream went on meanwhile, and this caller knows it.
+    await store.append(unit(more("a", 4, b"ours", epoch=2)))
+    assert await said_in(store, "a") == [b"hello", b"theirs", b"ours", b"more", b"theirs", b"ours"]
     await assert_sound(store)
 
 
