@@ -12,7 +12,7 @@ from typing import Any
 import openresponses_types.types as r
 import orjson
 from openai.types.conversations import ConversationItemList
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import Response, ResponseItemList, ResponseStreamEvent
 from pydantic import BaseModel
 
 # A has the one, R the other; which of them is sent is the dialect of the request.
@@ -77,6 +77,21 @@ def check_conversation_items(body: bytes) -> None:
     listed = orjson.loads(body)
     empty = {} if listed["data"] else {"first_id": "", "last_id": ""}
     strict(ConversationItemList, {**listed, **empty})
+
+
+def check_answer(path: str, body: bytes) -> None:
+    """Raises unless a success is valid, where it is a response, a list of them, or of their items."""
+    told = orjson.loads(body)
+    match told.get("object"):
+        case "response":
+            check_response(body)
+        case "list" if path.endswith("/input_items") and told["data"]:  # A has no empty pages.
+            strict(ResponseItemList, told)
+        case "list" if path == "/v1/responses":
+            for response in told["data"]:
+                check_response(orjson.dumps(response))
+        case _:
+            pass
 
 
 def strict(cls: type[BaseModel], value: Any) -> BaseModel:

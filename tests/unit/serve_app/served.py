@@ -15,6 +15,7 @@ from runtime.catalog import Catalog
 from runtime.model import Model
 from serve_app.asgi import Api
 from serve_app.limits import Limits
+from tests.conformance import check_answer
 from tests.local_cluster import CONFIG, LocalCluster
 
 SECRET = CONFIG.secret_key
@@ -59,9 +60,18 @@ async def served(
             limits=limits,
         )
         transport = httpx.ASGITransport(app=api, client=LOOPBACK)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        hooks = {"response": [_conforms]}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://localhost", event_hooks=hooks
+        ) as client:
             yield Served(cluster, api, client)
         await api.aclose()
+
+
+async def _conforms(answer: httpx.Response) -> None:
+    """Whatever a test is answered is held against both schemas of the Responses API."""
+    if answer.status_code == 200 and answer.headers.get("content-type") == "application/json":
+        check_answer(answer.request.url.path, await answer.aread())
 
 
 class Connection:
