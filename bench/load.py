@@ -79,7 +79,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return statistics.quantiles(values, n=1000, method="inclusive")[min(int(share * 1000), 999) - 1]
 
 
-async def drive(url: str, load: Load, expected: str | None) -> Figures:
+async def drive(url: str, load: Load, expected: str | None, *, key: str = "bench") -> Figures:
     """Run a load against `POST <url>`.  Raises `WrongAnswer` at the first stream that is not right.
 
     `expected` is the text every stream must carry, or None where only its length is known.
@@ -88,7 +88,7 @@ async def drive(url: str, load: Load, expected: str | None) -> Figures:
     body = orjson.dumps({"model": load.model, "input": "bench", "stream": True})
     head = (
         f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer bench\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Authorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode()
     streams: list[Stream] = []
     began = time.perf_counter()

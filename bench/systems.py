@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -44,8 +45,10 @@ def upstream(scratch: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def rayspond(isolation: str, upstream_url: str, scratch: Path) -> Iterator[System]:
-    """A whole `rayspond serve` on a fresh data directory."""
+def rayspond(
+    isolation: str, upstream_url: str, scratch: Path, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[System]:
+    """A whole `rayspond serve` on a fresh data directory; `settings` are further environment variables."""
     port = free_port()
     command = [
         str(BIN / "rayspond"),
@@ -62,7 +65,7 @@ def rayspond(isolation: str, upstream_url: str, scratch: Path) -> Iterator[Syste
         command,
         f"{base}/readyz",
         scratch / f"rayspond-{isolation}.log",
-        {"RAYSPOND_UPSTREAM_URL": upstream_url},
+        {"RAYSPOND_UPSTREAM_URL": upstream_url, **settings},
     ) as process:
         yield System(f"rayspond ({isolation})", f"{base}/v1/responses", process, "fake")
 

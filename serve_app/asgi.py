@@ -108,7 +108,8 @@ class Api:
         self._responses.use(catalog)
 
     async def aclose(self) -> None:
-        """Let go of the upstreams."""
+        """Let go of the upstreams, and of what was lent."""
+        await self._quotas.aclose()
         await self._pool.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

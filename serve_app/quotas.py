@@ -138,6 +138,12 @@ class Quotas:
         finally:
             share.streams -= 1
 
+    async def aclose(self) -> None:
+        """Hold nothing any more."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
+
     # -- Requests ------------------------------------------------------------------------------------------
 
     async def _spend_request(self, share: _Share, project: ProjectState) -> None:

@@ -10,7 +10,7 @@ _SNIPPETS: Final = """
   curl {url}/v1/responses -H 'content-type: application/json' \\{authorization}
     -d '{{"model": "simulated", "input": "Hello!"}}'
 
-  from openai import OpenAI
+  {imports}from openai import OpenAI
   client = OpenAI(base_url="{url}/v1", api_key={key})
   print(client.responses.create(model="simulated", input="Hello!").output_text)
 """
@@ -43,7 +43,8 @@ class Output:
             self.line(_MAKE_A_KEY)
         authorization = '\n    -H "authorization: Bearer $KEY" \\' if keyed else ""
         key = 'os.environ["KEY"]' if keyed else '"unused"'
-        self.line(_SNIPPETS.format(url=url, authorization=authorization, key=key))
+        imports = "import os\n  " if keyed else ""
+        self.line(_SNIPPETS.format(url=url, authorization=authorization, imports=imports, key=key))
 
     def trouble(self, text: str) -> None:
         """One line about what went wrong."""

@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from tests.launching import Instance, rayspond
+from tests.launching import Instance, rayspond, until
 
 ADMIN: Final = "e2e-admin-key-4c8f2d"
 REVOKED_WITHIN_S: Final = 5.0
@@ -81,6 +81,7 @@ def test_two_teams_share_a_server_and_never_meet(server: Server) -> None:
         wrong.models.list()
     _operators_see_everything(server, project)
 
+    _quotas_hold(server, first, theirs, ours)
     rotated = _rotate(server, first, ours)
     _revoke(server, first, rotated)
     first.stop()
@@ -100,6 +101,25 @@ def _operators_see_everything(server: Server, project: str) -> None:
     assert "shared" in server.command("ps")
     assert "no project is 'Nobody'" in server.command("keys", "list", "--project", "Nobody", fails=2)
     server.command("keys", "revoke", "key_0", fails=1)
+
+
+def _quotas_hold(server: Server, instance: Instance, theirs: str, ours: str) -> None:
+    """Over all replicas together, and for one project only; tokens count once a response has ended."""
+    server.command("projects", "quota", "Search", "--requests-per-minute", "10")
+    until(lambda: 429 in _created(instance, theirs, 1), 10, "a refusal")
+    server.command(
+        "projects", "quota", "Search", "--requests-per-minute", "none", "--tokens-per-minute", "60"
+    )
+    until(lambda: 429 in _created(instance, theirs, 1), 10, "a refusal")
+    assert _created(instance, ours, 5) == {200}
+    server.command("projects", "quota", "Search", "--tokens-per-minute", "none")
+    until(lambda: _created(instance, theirs, 1) == {200}, 10, "the end of the quota")
+
+
+def _created(instance: Instance, key: str, count: int) -> set[int]:
+    headers, body = {"authorization": f"Bearer {key}"}, {"model": "simulated", "input": "Hello"}
+    url = f"{instance.url}/v1/responses"
+    return {httpx.post(url, headers=headers, json=body, timeout=30).status_code for _ in range(count)}
 
 
 def _rotate(server: Server, instance: Instance, key: str) -> str:

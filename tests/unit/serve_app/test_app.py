@@ -44,3 +44,20 @@ def test_the_settings_reach_the_actors_and_the_limits(tmp_path: Path) -> None:
     assert (config.log_url, config.nats_url) == (f"sqlite:///{tmp_path}", NATS)
     assert (config.hosts, config.slots, config.isolation) == (3, 7, "shared")
     assert (Limits.of(settings).max_output_tokens, Limits.of(settings).body) == (9, 1024)
+
+
+def test_all_replicas_share_one_secret_that_outlives_them(tmp_path: Path) -> None:
+    """Otherwise keys would be good at one replica and unknown at the next, or after a restart."""
+
+    def secret(**settings: str) -> str | None:
+        built = build(Settings(nats_url=NATS, data_dir=tmp_path, **settings))  # type: ignore[arg-type]  # texts only
+        given: Settings = built._bound_deployment.init_args[0]
+        assert (given.secret_key or "") not in repr(given)
+        return given.secret_key
+
+    kept = secret()
+    assert kept is not None
+    assert len(kept) == 64
+    assert secret() == kept
+    assert (tmp_path / "secrets" / "secret-key").stat().st_mode & 0o777 == 0o600
+    assert secret(secret_key="of a cluster") == "of a cluster"

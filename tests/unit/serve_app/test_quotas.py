@@ -49,7 +49,7 @@ async def test_requests_a_minute_are_bounded_for_one_project_only(door: Keyed) -
     left = [answer.headers["x-ratelimit-remaining-requests"] for answer in answers]
     assert left == ["2", "1", "0", "0", "0"]
     assert answers[0].headers["x-ratelimit-limit-requests"] == "3"
-    assert answers[3].headers["x-ratelimit-reset-requests"] == "60s"
+    assert 40 < int(answers[3].headers["x-ratelimit-reset-requests"].removesuffix("s")) <= 60
     check_refused(answers[3], "requests_per_minute")
     assert (await create(door, door.theirs)).status_code == 200
     assert (await door.ask("GET", "/v1/responses", door.ours.headers))[0] == 200, "reading asks for no work"
