@@ -1,0 +1,164 @@
+"""On a Ray that somebody else started: `serve run` and `serve deploy` from the import path."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from serve_app.launch.environment import import_path
+from tests.integration.nats_server import NatsServer, free_port
+from tests.launching import until
+
+pytestmark = pytest.mark.ray
+LIMIT_S = 120.0
+APPLICATION = "serve_app.app:application"
+
+
+class Head:
+    """A Ray head as `ray start` makes it, on ports of its own; `end` ends it and whatever ran on it."""
+
+    def __init__(self, place: Path, nats: NatsServer) -> None:
+        # Ray's sockets need a short path.
+        self._scratch = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
+        self._port, self._dashboard, self.http_port = free_port(), free_port(), free_port()
+        token = place / "token"
+        token.write_text(secrets.token_hex(32))
+        self.data_dir = place / "data"
+        self.data_dir.mkdir()
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": import_path(os.environ.get("PYTHONPATH")),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAYSPOND_DATA_DIR": str(self.data_dir),
+            "RAYSPOND_NATS_URL": nats.url,
+        }
+        self._log = place / "head.log"
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    *_program("ray"),
+                    "start",
+                    "--head",
+                    "--block",
+                    "--disable-usage-stats",
+                    "--num-cpus=2",
+                    "--object-store-memory=200000000",
+                    f"--temp-dir={self._scratch}",
+                    f"--port={self._port}",
+                    f"--dashboard-port={self._dashboard}",
+                    f"--dashboard-agent-listen-port={free_port()}",
+                    f"--ray-client-server-port={free_port()}",
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                start_new_session=True,
+            )
+        self.address = until(lambda: _address(self._log), LIMIT_S, "Ray's start")
+        self.dashboard = f"http://127.0.0.1:{self._dashboard}"
+
+    def run(self, *command: str) -> str:
+        """Run a command of Ray Serve against it; what it said."""
+        done = subprocess.run(
+            [*_program("serve"), *command],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            env={**self.environment, "RAY_ADDRESS": self.address, "RAY_DASHBOARD_ADDRESS": self.dashboard},
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The JSON that the API answers, or None where it does not."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}{path}", data, {"content-type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read())
+        except OSError:
+            return None
+
+    def processes(self, *names: str) -> list[psutil.Process]:
+        """Its processes, or those of them whose name begins so."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                ours = os.getsid(process.pid) == self._process.pid
+                title = " ".join(process.cmdline()[:1])
+            except (psutil.Error, OSError):
+                continue
+            if ours and (not names or title.startswith(names)):
+                found.append(process)
+        return found
+
+    def end(self) -> None:
+        """`kill -9`: some of its processes outlive it otherwise."""
+        own = psutil.Process(self._process.pid)
+        for process in {own, *own.children(recursive=True), *self.processes()}:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(10)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _program(name: str) -> tuple[str, ...]:
+    return (sys.executable, str(Path(sys.executable).with_name(name)))
+
+
+def _address(log: Path) -> str | None:
+    found = re.search(r"--address='([\d.]+:\d+)'", log.read_text())
+    return found[1] if found else None
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    place = tmp_path_factory.mktemp("cluster")
+    with NatsServer(place) as nats:
+        started = Head(place, nats)
+        try:
+            yield started
+        finally:
+            started.end()
+
+
+def _answers(head: Head, text: str) -> str:
+    """Ask it something once it is ready; the response's id."""
+    until(lambda: (head.ask("/readyz") or {}).get("status") == "ready", LIMIT_S, "readiness")
+    answer = head.ask("/v1/responses", {"model": "simulated", "input": text})
+    assert answer["status"] == "completed"
+    return str(answer["id"])
+
+
+def test_serve_run_and_serve_deploy_from_the_import_path(head: Head) -> None:
+    """Settings come from the environment and from the command; what was stored is there after either."""
+    head.run("start", "--http-port", str(head.http_port))
+    head.run("run", "--non-blocking", "--name", "rayspond", APPLICATION, "hosts=1", "replicas=1")
+    first = _answers(head, "one")
+    assert head.ask("/readyz")["warnings"] == []
+    assert len(head.ask("/hosts")["data"]) == 1, "hosts=1 was heard"
+    head.run("deploy", "--name", "rayspond", APPLICATION, "replicas=1")
+    until(lambda: "RUNNING" in head.run("status", "--name", "rayspond"), LIMIT_S, "the deployment")
+    second = _answers(head, "two")
+    listed = head.ask("/v1/responses")["data"]
+    assert [one["id"] for one in listed] == [second, first]
