@@ -45,6 +45,9 @@ TRIES_MAX: Final = 16
 TURNS_MAX: Final = 32
 """Turns of a response whose tools this server runs, where its agent sets no limit."""
 
+DIVERGED: Final = "diverged"
+"""Why a call was given up whose words were not those that it should have repeated."""
+
 _CANNOT: Final = ("invalid_prompt", "server_error")
 """What servers say to half a message that they cannot continue."""
 
@@ -173,7 +176,7 @@ class AgentLoop:
                     return await attempt.end_with_calls()
                 mode, pause = "prompt", 0.0
                 await attempt.give_up(
-                    "diverged", f"The model did not {way.resume} its words; it is asked to go on."
+                    DIVERGED, f"The model did not {way.resume} its words; it is asked to go on."
                 )
                 continue
             if error is None:
@@ -202,8 +205,7 @@ class AgentLoop:
         match self._config.resume:
             case "prefix" if self._config.continues:
                 return "prefix"
-            case "repeat" if not (state.begun_call and state.begun_call.resume == "prompt"):
-                # A model that worded its answer anew once is not asked to repeat it again.
+            case "repeat" if not _worded_anew(state):
                 return "repeat"
             case _:
                 return "prompt"
@@ -249,3 +251,11 @@ class _Stop(NamedTuple):
     """What the model would be told of the calls that are not made."""
     reason: str | None
     """Why the response is incomplete, where its last call does not say."""
+
+
+def _worded_anew(state: ResponseState) -> bool:
+    """Whether the model did so once in this turn: then it is not asked to repeat itself again."""
+    call = state.begun_call
+    if call is None:
+        return False
+    return call.resume == "prompt" or (call.failure is not None and call.failure.code == DIVERGED)
