@@ -5,6 +5,7 @@ ends it, whoever ends it.  So no crash can leave a conversation locked by a resp
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from eventstore.events import Unit
@@ -42,8 +43,11 @@ class Attachment:
         return self._state
 
     async def _refresh(self) -> None:
-        known = () if self._version is None else (self._state, self._version)
-        self._state, self._version = await CONVERSATION.read(self._reader, self.conversation, *known)
+        read = partial(CONVERSATION.read, self._reader, self.conversation)
+        if self._version is None:
+            self._state, self._version = await read()
+        else:
+            self._state, self._version = await read(self._state, self._version)
 
     async def joined(self, unit: Unit, before: ResponseState, after: ResponseState) -> Unit:
         """The unit with what it means for the conversation, if it creates the response or ends it.

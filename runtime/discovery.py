@@ -47,5 +47,5 @@ async def _look(name: str, host: str, port: int, connections: Connections) -> Fo
         return None
     # On a usual port another server may listen than the one that chose it.
     known = [OWNERS[owner] for owner in owners.values() if owner in OWNERS]
-    chat = ChatOptions(continues=known[0] if known else None)
+    chat = ChatOptions(continues=known[0]) if known else ChatOptions()
     return Found(replace(upstream, chat=chat), list(owners))
