@@ -14,7 +14,7 @@ from runtime.models.simulated_script import NAME as SIMULATED
 
 PORTS: Mapping[str, int] = {"ollama": 11434, "vllm": 8000, "lm-studio": 1234, "llama.cpp": 8080}
 """The ports that these servers choose when nobody tells them."""
-OWNERS: dict[str, Continues] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
+OWNERS: Mapping[str, Continues] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
 """What servers that can continue half a message call the owner of their models."""
 # On the same machine an answer takes a few milliseconds; a start must not wait for what is not there.
 PATIENCE_SECONDS = 0.3
@@ -46,6 +46,6 @@ async def _look(name: str, host: str, port: int, connections: Connections) -> Fo
     if not owners or SIMULATED in owners:
         return None
     # On a usual port another server may listen than the one that chose it.
-    known = [OWNERS[owner] for owner in owners.values() if owner in OWNERS]
+    known: Sequence[Continues] = [OWNERS[owner] for owner in owners.values() if owner in OWNERS]
     chat = ChatOptions(continues=known[0] if known else None)
     return Found(replace(upstream, chat=chat), list(owners))
