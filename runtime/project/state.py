@@ -84,7 +84,7 @@ def evolve(state: ProjectState, event: e.Event) -> ProjectState:
             return replace(state, name=event.name)
         case e.KeyCreated():
             key = Key(event.id, event.name, event.digest, event.last4, event.at, event.by)
-            return replace(state, keys=_without_old({**state.keys, key.id: key}))
+            return replace(state, keys=_without_old({**state.keys, key.id: key}, event.at))
         case e.KeyRevoked():
             ended = replace(state.keys[event.id], ends_at=event.ends_at)
             return replace(state, keys={**state.keys, ended.id: ended})
@@ -97,8 +97,8 @@ def evolve(state: ProjectState, event: e.Event) -> ProjectState:
             assert_never(event)
 
 
-def _without_old(keys: Mapping[str, Key]) -> Mapping[str, Key]:
+def _without_old(keys: Mapping[str, Key], now: int) -> Mapping[str, Key]:
     """Forget what ended long ago, so that years of rotation do not make the state grow."""
-    ended = [key.id for key in keys.values() if key.ends_at is not None]
+    ended = [key.id for key in keys.values() if not key.works_at(now)]
     forgotten = set(ended[: max(0, len(ended) - ENDED_KEPT)])
     return {id: key for id, key in keys.items() if id not in forgotten}

@@ -104,6 +104,13 @@ def test_years_of_rotation_do_not_make_the_state_grow() -> None:
     assert state.keys[f"key_{3 * ENDED_KEPT - 1}"].works_at(10**9)
 
 
+def test_a_rotated_key_works_until_its_end_however_many_are_rotated_after_it() -> None:
+    state = KEYED
+    for number in range(2, 2 * ENDED_KEPT):
+        state = after(c.RotateKey(ID, f"key_{number - 1}", key(number), 500, **WHO), state=state)
+    assert state.keys["key_1"].works_at(499)
+
+
 def test_keys_have_a_bound() -> None:
     one = KEYED.keys["key_1"]
     full = replace(SEARCH, keys={f"key_{n}": replace(one, id=f"key_{n}") for n in range(KEYS_MAX)})
