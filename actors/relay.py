@@ -79,8 +79,9 @@ def response_relay(
 ) -> Relay:
     """The relay of all responses.  Run it as one task: `run()`.
 
-    `hear` is told of every batch that is published, at least once, in the order of the log.
+    `hear` is told of every batch that is to be published, once, in the order of the log.
     """
+    heard = 0
 
     async def open_replay(stream: str) -> ResponseReplay | None:
         head = await store.head(stream)
@@ -88,7 +89,11 @@ def response_relay(
         return ResponseReplay(store, stream) if known else None
 
     def compose(batch: Batch, incarnation: str, payload_max: int) -> Sequence[Message]:
-        hear(batch)
+        nonlocal heard
+        # What the bus did not take is composed again, and was heard before.
+        if batch.position > heard:
+            hear(batch)
+            heard = batch.position
         return messages(batch, incarnation, payload_max)
 
     return Relay(store, live, public, Renders(open_replay).batch, compose)

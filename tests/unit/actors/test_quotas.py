@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +14,11 @@ from hypothesis import strategies as st
 
 from actors import quotas
 from actors.quotas import HOLD_S, MINUTE, Ask, Ledger
-from actors.relay import tokens_of
+from actors.relay import response_relay, tokens_of
 from eventstore.events import Batch
+from eventstore.ports import BusUnavailable
+from eventstore.relay import Message
+from tests.unit.actors.kit import ScriptedModel, World, always, create, live_through, says
 
 ASK = Ask("p", "r1", None, None, None, requests=0, unused=0, streams_open=0, streams=0)
 
@@ -106,6 +111,32 @@ def test_tokens_are_read_off_the_last_batch_only() -> None:
     assert tokens_of(last) == 42
     assert tokens_of(replace(last, last=False)) == 0
     assert tokens_of(replace(last, frames=())) == 0
+
+
+async def test_tokens_are_counted_once_however_often_the_bus_has_to_be_asked() -> None:
+    class Public:
+        payload_max = 1 << 20
+        tries = 0
+
+        async def publish(self, messages: Sequence[Message], *, capture: bool = True) -> None:
+            self.tries += 1
+            if self.tries < 3:
+                raise BusUnavailable("the test says so")
+
+    world, public = World(ScriptedModel(always(*says("Hi.")))), Public()
+    heard: list[Batch] = []
+    relay = response_relay(world.store, world.bus, public, heard.append)
+    relaying = asyncio.create_task(relay.run())
+    await live_through(world, create(), [None])
+    async with asyncio.timeout(10):
+        while relay.lag or not (heard and heard[-1].last):  # noqa: ASYNC110  # It tells nobody how far it is.
+            await asyncio.sleep(0.01)
+    relaying.cancel()
+    await asyncio.wait([relaying])
+    assert public.tries > 2
+    positions = [batch.position for batch in heard]
+    assert positions == sorted(set(positions))
+    assert [tokens_of(batch) > 0 for batch in heard if batch.last] == [True]
 
 
 def test_streams_are_shared_by_replicas_and_outlive_none(ledger: Ledger, clock: Clock) -> None:
