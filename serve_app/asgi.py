@@ -87,7 +87,7 @@ class Api:
         )
         self._pool = ModelPool(env)
         self._context = ContextRoutes(
-            runtime, catalog, self._pool, seal, limits, now, random_bytes, code=code
+            runtime, self._quotas, catalog, self._pool, seal, limits, now, random_bytes, code=code
         )
         conversations = ConversationRoutes(runtime, limits, seal, now, random_bytes)
         endpoints = [

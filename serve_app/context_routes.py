@@ -24,11 +24,13 @@ from runtime.response.items import new_response_id, with_id
 from runtime.response.replay import ResponseReplay
 from runtime.response.request import ResponseRequest
 from runtime.sealing import Seal
-from serve_app.call import Call, Departure
+from serve_app.call import Call
 from serve_app.context_body import COMPACTED, COUNTED
 from serve_app.errors import INVALID, SERVER, ApiError, Problem
 from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
+from serve_app.presence import Presence
+from serve_app.quotas import Quotas
 from serve_app.request_body import read_create
 from serve_app.router import Endpoint
 from serve_app.runtime_port import Runtime
@@ -44,6 +46,7 @@ class ContextRoutes:
     def __init__(
         self,
         runtime: Runtime,
+        quotas: Quotas,
         catalog: Catalog,
         models: ModelPool,
         seal: Seal,
@@ -55,6 +58,9 @@ class ContextRoutes:
     ) -> None:
         self.catalog = catalog
         self._runtime = runtime
+        self._quotas = quotas
+        # Nobody could come back for a summary, so it ends at once where its client leaves.
+        self._presence = Presence(runtime, 0.0, random_bytes)
         self._models = models
         self._seal = seal
         self._limits = limits
@@ -160,14 +166,15 @@ class ContextRoutes:
             store=False,
         )
         command = self._command(call, asked)
-        async with self._runtime.bus.subscribe(command.id) as live:
-            await self._runtime.create(command)
+        async with (
+            self._presence.creator(call, command.id, 0.0, background=False) as departure,
+            self._runtime.bus.subscribe(command.id) as live,
+        ):
+            async with self._quotas.starting(command.project):
+                await self._runtime.create(command)
             replay = ResponseReplay(self._runtime.reader, command.id)
             patience = self._limits.patience
-            async with (
-                aclosing(follow(replay, live, fresh=True, patience=patience)) as batches,
-                aclosing(Departure(call.receive)) as departure,
-            ):
+            async with aclosing(follow(replay, live, fresh=True, patience=patience)) as batches:
                 frame = await last_frame(batches, departure)
         assert frame is not None, "whoever waits for it keeps it from being erased"
         made: dict[str, Any] = orjson.loads(snapshot_of(frame))

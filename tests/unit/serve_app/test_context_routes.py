@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from runtime.catalog import Catalog, ModelConfig, Upstream
@@ -21,7 +23,7 @@ from runtime.sealing import Seal
 from tests.fakes.upstream import FakeUpstream
 from tests.local_cluster import CONFIG
 from tests.unit.actors.kit import always, in_turn, says
-from tests.unit.serve_app.served import Served, served
+from tests.unit.serve_app.served import Connection, Served, served, until
 from tests.unit.serve_app.test_client_tools import scripted
 
 LONG = "word " * 2000
@@ -116,6 +118,26 @@ async def test_a_summary_that_cannot_be_had_is_an_error() -> None:
         answer = await server.client.post("/v1/responses/compact", json={"model": "scripted", "input": "x"})
     assert answer.status_code == 502
     assert answer.json()["error"]["code"] == "upstream_auth"
+
+
+async def test_a_summary_for_which_nobody_waits_is_bought_no_further() -> None:
+    script = always([ItemOpened("message"), TextDelta("They")], asyncio.Event())
+    async with scripted(script) as (server, model):
+        body = orjson.dumps({"model": "scripted", "input": "x"})
+        connection = Connection(server.api, "POST", "/v1/responses/compact", body)
+        await until(lambda: model.batches_read > 0)
+        connection.leave()
+        await connection.done()
+        await until(lambda: model.open_calls == 0)
+
+
+async def test_a_summary_counts_among_the_responses_that_run() -> None:
+    async with scripted(always(*says("Sum."))) as (server, model):
+        quota = "/v1/organization/projects/default/quota"
+        assert (await server.client.post(quota, json={"running_responses": 0})).status_code == 200
+        answer = await server.client.post("/v1/responses/compact", json={"model": "scripted", "input": "x"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (429, "running_responses")
+    assert not model.requests
 
 
 async def test_a_summary_needs_a_model(server: Served) -> None:
