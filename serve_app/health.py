@@ -37,7 +37,9 @@ class Health:
     async def readyz(self, call: Call) -> None:
         """200, or 503 with what is wrong in words; warnings change nothing about serving."""
         runtime, log, warnings = await asyncio.gather(
-            self._asked(self._runtime.ready), self._log_problems(), self._asked(self._runtime.warnings)
+            self._asked(self._runtime.ready),
+            self._log_problems(tell_all=call.principal.admin),
+            self._asked(self._runtime.warnings),
         )
         problems = [*runtime, *log]
         # They are about the whole server, and serving goes on.
@@ -56,12 +58,13 @@ class Health:
         except TimeoutError:
             return ["the runtime does not answer"]
 
-    async def _log_problems(self) -> list[str]:
+    async def _log_problems(self, *, tell_all: bool) -> list[str]:
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._runtime.reader.incarnation()
         except TimeoutError:
             return ["the log does not answer"]
         except EventStoreError as error:
-            return [str(error)]
+            # A database's words may name its server and its user.
+            return [str(error) if tell_all else "the log cannot be reached"]
         return []

@@ -120,6 +120,15 @@ async def test_what_is_open_to_anybody_needs_no_key(door: Keyed) -> None:
         assert answer.status == 200
 
 
+async def test_only_operators_hear_what_the_logs_database_says(door: Keyed) -> None:
+    door.server.cluster.store.available = False
+    status, told = await door.ask("GET", "/readyz", {})
+    assert (status, told["problems"]) == (503, ["the log cannot be reached"])
+    status, told = await door.ask("GET", "/readyz", AS_ADMIN)
+    assert status == 503
+    assert told["problems"] not in ([], ["the log cannot be reached"])
+
+
 async def test_with_keys_other_machines_are_served(door: Keyed) -> None:
     headers = {**door.ours.headers, "host": "api.example", "origin": "https://chat.example"}
     answer = await Connection(
