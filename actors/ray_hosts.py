@@ -1,6 +1,6 @@
 """Hosts as Ray actors: the coat around `ActorHost`, and the factory that makes them.
 
-With `ray_supervisor` and `cluster` the only files here that import Ray.
+With `cluster` and `handle` the only files here that import Ray.
 """
 
 from __future__ import annotations
