@@ -13,6 +13,7 @@ from typing import Final
 
 import orjson
 
+from actors.backlog import RESPONSES
 from eventstore.events import Batch
 from eventstore.nats_connection import NatsConnection
 from eventstore.nats_subjects import safe_token
@@ -29,9 +30,6 @@ HEADER_BYTES_MAX: Final = 2048
 
 LATE_SECONDS: Final = 10.0
 """How late the public subjects may be before somebody is warned."""
-
-CATEGORIES: Final = ("response", "transient")
-"""Streams that are responses, stored ones and those that are soon erased."""
 
 _EVENT: Final = b"event: "
 _DATA: Final = b"\ndata: "
@@ -85,7 +83,7 @@ def response_relay(
 
     async def open_replay(stream: str) -> ResponseReplay | None:
         head = await store.head(stream)
-        known = head is not None and head.category in CATEGORIES
+        known = head is not None and head.category in RESPONSES
         return ResponseReplay(store, stream) if known else None
 
     def compose(batch: Batch, incarnation: str, payload_max: int) -> Sequence[Message]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -14,14 +14,13 @@ from runtime.project.state import DEFAULT_PROJECT, VIRTUAL_DEFAULT, Key, Project
 from serve_app.call import Call
 from serve_app.errors import no_key, no_project
 from serve_app.keys import KeyHashes, is_project_id, new_project_id
+from serve_app.paging import PAGE_DEFAULT, PAGE_MAX, item_list
 from serve_app.project_bodies import KeyBody, ProjectBody, QuotaBody, RotateBody, read_as
 from serve_app.projects import Projects
 from serve_app.router import Endpoint
 from serve_app.runtime_port import Runtime
 
 ROOT: Final = "/v1/organization/projects"
-PAGE_DEFAULT: Final = 20
-PAGE_MAX: Final = 100
 
 
 class ProjectRoutes:
@@ -79,7 +78,7 @@ class ProjectRoutes:
             has_more = len(page) == limit
             if not has_more:
                 page.append(_project(VIRTUAL_DEFAULT))
-        await call.answer_json(_list(page, has_more=has_more))
+        await call.answer_json(item_list(page, has_more=has_more))
 
     async def create(self, call: Call) -> None:
         """Make a project."""
@@ -117,7 +116,7 @@ class ProjectRoutes:
             if after not in ids:
                 raise no_key(after)
             keys = keys[ids.index(after) + 1 :]
-        await call.answer_json(_list([_key(key) for key in keys[:limit]], has_more=len(keys) > limit))
+        await call.answer_json(item_list([_key(key) for key in keys[:limit]], has_more=len(keys) > limit))
 
     async def create_key(self, call: Call) -> None:
         """Make a key and show its value, once."""
@@ -258,13 +257,3 @@ def _key(key: Key) -> dict[str, Any]:
 
 def _quota(state: ProjectState) -> dict[str, Any]:
     return {"object": "organization.project.quota", "project_id": state.id, **asdict(state.quotas)}
-
-
-def _list(page: Sequence[Mapping[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": has_more,
-    }
