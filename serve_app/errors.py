@@ -77,9 +77,9 @@ def not_supported(what: str, param: str, remedy: str) -> ApiError:
     return bad_request(f"{what} is not supported yet. {remedy}", param, "unsupported_parameter")
 
 
-def no_response(response_id: str) -> ApiError:
+def no_response(response_id: str, param: str = "id") -> ApiError:
     """404: no such response, or none that this caller may see; one wording for both."""
-    return _not_found("Response", response_id, "id")
+    return _not_found("Response", response_id, param)
 
 
 def no_project(project: str) -> ApiError:
@@ -123,6 +123,7 @@ CODES: Final = {
     "union_tag_invalid": "invalid_value",
     "value_error": "invalid_value",
     "too_large": "object_above_max_size",
+    "too_long": "array_above_max_length",
 }
 """FastAPI's words for what is wrong with a value, in OpenAI's; every other one is `invalid_type`."""
 

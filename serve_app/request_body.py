@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from runtime.catalog import Catalog
 from runtime.response.request import ResponseRequest
@@ -29,12 +30,17 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True, frozen=True)
 
 
+SUMMARIES: Final = ("auto", "concise", "detailed")
+"""How a model may tell what it thought."""
+
+
 class Reasoning(Body):
     """How much the model thinks, and whether it tells."""
 
     effort: Effort | None = None
-    summary: Literal["auto", "concise", "detailed"] | None = None
-    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    summary: Any = None
+    """One of `SUMMARIES`.  The API page bounds it by nothing, so anything else is as if it were not given."""
+    generate_summary: Any = None
     """The older name of `summary`."""
 
 
@@ -209,10 +215,24 @@ def read_create(
     )
 
 
+UNION_BRANCHES: Final = ("str", "list[any]", "dict[str,any]", "ConversationRef", "json_schema")
+"""What pydantic adds to the place of an error inside a union; no body has fields of these names."""
+
+
 def told(error: ValidationError) -> ApiError:
     """422, without what was sent: a wrong field may hold a secret."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return invalid([(one["loc"], one["msg"], one["type"]) for one in found])
+    return invalid(
+        [
+            (tuple(part for part in one["loc"] if part not in UNION_BRANCHES), _words(one), one["type"])
+            for one in error.errors(include_url=False, include_input=False)
+        ]
+    )
+
+
+def _words(error: ErrorDetails) -> str:
+    tags = error.get("ctx", {}).get("expected_tags")
+    # Pydantic's own words for a wrong tag hold what was sent.
+    return error["msg"] if tags is None else f"Input should be one of {tags}"
 
 
 def _input(given: CreateBody, limits: Limits, body_size: int, unseal: Unseal) -> Items:
@@ -275,7 +295,8 @@ def _reasoning(given: CreateBody) -> dict[str, Any] | None:
         message = "Value error, contradicts reasoning.effort; send only one of them"
         raise invalid([(("reasoning_effort",), message, "value_error")])
     effort = named.effort or given.reasoning_effort
-    summary = named.summary or named.generate_summary
+    wanted = (named.summary, named.generate_summary)
+    summary = next((one for one in wanted if one in SUMMARIES), None)
     if effort is None and summary is None:
         return None
     return {"effort": effort, "summary": summary}

@@ -107,8 +107,20 @@ def test_a_missing_model_is_a_422() -> None:
 
 
 def test_a_secret_in_a_wrong_field_is_not_echoed() -> None:
-    for body in ({"tools": "sk-secret"}, {"temperature": "sk-secret"}, {"input": [{"role": "sk-secret"}]}):
+    for body in (
+        {"tools": "sk-secret"},
+        {"temperature": "sk-secret"},
+        {"input": [{"role": "sk-secret"}]},
+        {"text": {"format": {"type": "sk-secret"}}},
+    ):
         assert b"sk-secret" not in refused(**body).body()
+
+
+def test_a_wrong_field_goes_by_the_name_that_its_client_knows() -> None:
+    assert refused(input=1).param == "input"
+    assert refused(conversation={}).param == "conversation"
+    schema = {"type": "json_schema", "name": "no name", "schema": {}}
+    assert refused(text={"format": schema}).param == "text.format.name"
 
 
 def test_the_ceiling_of_max_output_tokens_is_a_setting() -> None:
@@ -125,6 +137,12 @@ def test_two_contradicting_efforts_are_a_422_and_an_alias_alone_is_an_effort() -
         "summary": None,
     }
     assert read(reasoning={"generate_summary": "auto"}).reasoning == {"effort": None, "summary": "auto"}
+
+
+@pytest.mark.parametrize("summary", ["none", "", 1, {"any": ["thing"]}])
+def test_a_summary_that_no_model_knows_is_none(summary: Any) -> None:
+    reasoning = read(reasoning={"effort": "low", "summary": summary}).reasoning
+    assert reasoning == {"effort": "low", "summary": None}
 
 
 # -- What makes no sense or is not served: 400 -------------------------------------------------------------
