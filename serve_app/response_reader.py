@@ -40,6 +40,16 @@ class ResponseReader:
             raise no_response(response_id)
         return head
 
+    async def place(self, response_id: str) -> int:
+        """Where a list goes on behind a response, also one that was erased while its page was read.
+
+        Raises `ApiError` (404).
+        """
+        head = await self._reader.head(response_id) if is_response_id(response_id) else None
+        if head is None or head.tenant != self._project or head.category != CATEGORY:
+            raise no_response(response_id, "after")
+        return head.created
+
     async def body(self, response_id: str) -> bytes:
         """The response object as JSON: as it was shown at the end, or as it stands now.
 

@@ -207,7 +207,7 @@ class ResponseRoutes:
         status = call.choice("status", "", *SHOWN)
         after = call.query("after")
         responses = self._responses(call)
-        behind = (await responses.find(after)).created if after is not None else None
+        behind = await responses.place(after) if after is not None else None
         page = await response_page(
             responses,
             statuses=[status] if status else [],

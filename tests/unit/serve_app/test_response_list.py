@@ -59,3 +59,13 @@ async def test_a_search_among_many_goes_on_where_it_ended(
     page = await listed(server, model="simulated?deltas=1")
     assert (page["data"], page["has_more"], page["last_id"]) == ([], True, ids[1])
     assert await walked(server, model="simulated?deltas=1") == ids[5:]
+
+
+async def test_a_list_goes_on_behind_what_was_erased_meanwhile(server: Served) -> None:
+    ids = await made(server, *["simulated"] * 4)
+    page = await listed(server, limit=2)
+    for response in page["data"]:
+        await server.client.delete(f"/v1/responses/{response['id']}")
+    assert await walked(server, limit=2, after=page["last_id"]) == ids[2:]
+    unknown = await server.client.get("/v1/responses", params={"after": "resp_" + "0" * 32})
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "after")
