@@ -136,7 +136,7 @@ class Api:
         try:
             endpoint, call.params = self._route(scope)
             call.principal = await self._auth.admit(scope, endpoint.access)
-            if endpoint.access == "project" and endpoint.method == "POST":
+            if endpoint.counts:
                 await self._quotas.admit(call)
             await endpoint.handler(call)
         except ClientLeft:

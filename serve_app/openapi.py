@@ -261,8 +261,7 @@ def _answers(endpoint: Endpoint, one: Described, names_something: bool) -> dict[
     statuses |= {401, 404, 429} if endpoint.access != "anybody" else set()
     statuses |= {404} if names_something else set()
     content: dict[str, Any] = {one.media: {"schema": ref(one.answer)}}
-    counted = endpoint.access == "project" and endpoint.method == "POST"
-    left = [name for name in _TOLD if counted and name.startswith("x-ratelimit-")]
+    left = [name for name in _TOLD if endpoint.counts and name.startswith("x-ratelimit-")]
     told = ["x-request-id", *left]
     if one.streams:
         content["text/event-stream"] = {"schema": ref("WireEvent")}

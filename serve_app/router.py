@@ -25,6 +25,13 @@ class Endpoint:
     handler: Handler
     summary: str
     access: Access = "project"
+    ends_work: bool = False
+    """Whether it ends what runs.  No quota refuses that."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it asks a project for work, which quotas bound."""
+        return self.access == "project" and self.method == "POST" and not self.ends_work
 
 
 class Router:

@@ -85,7 +85,7 @@ class ResponseRoutes:
             Endpoint("GET", "/v1/responses", self.index, "List responses, the newest first"),
             Endpoint("GET", one, self.show, "Show a response, or stream its events again"),
             Endpoint("DELETE", one, self.delete, "Erase a response; cancels it first where it runs"),
-            Endpoint("POST", one + "/cancel", self.cancel, "End a response"),
+            Endpoint("POST", one + "/cancel", self.cancel, "End a response", ends_work=True),
             Endpoint("GET", one + "/input_items", self.input_items, "List what a response was asked"),
         )
 

@@ -51,6 +51,8 @@ async def test_requests_a_minute_are_bounded_for_one_project_only(door: Keyed) -
     assert answers[0].headers["x-ratelimit-limit-requests"] == "3"
     assert 40 < int(answers[3].headers["x-ratelimit-reset-requests"].removesuffix("s")) <= 60
     check_refused(answers[3], "requests_per_minute")
+    cancelled = await door.ask("POST", f"/v1/responses/{answers[0].json()['id']}/cancel", door.ours.headers)
+    assert cancelled[0] == 200, "ending asks for no work either"
     assert (await create(door, door.theirs)).status_code == 200
     assert (await door.ask("GET", "/v1/responses", door.ours.headers))[0] == 200, "reading asks for no work"
     await bound(door, requests_per_minute=None)
