@@ -24,6 +24,8 @@ _TRUE: Final = ("true", "1")
 _FALSE: Final = ("false", "0", "")
 NUMBER_MAX: Final = 2**63 - 1
 PIECE_BYTES: Final = 64 * 1024
+WARNING_CHARS_MAX: Final = 1000
+"""Proxies and clients bound the headers of an answer, and refuse those that have more."""
 
 _ANSWERS: Final = METER.counter("http_answers", "Answers that were begun, by status.", "status")
 _TURN_S: Final = 0.05
@@ -65,9 +67,14 @@ class Call:
         return None
 
     def warn(self, text: str) -> None:
-        """Tell the client of this request, with its answer, and the operator."""
-        self.headers = (*self.headers, (b"x-rayspond-warning", text.encode("ascii", "replace")))
-        log.warning("request %s: %s", self.request_id, text)
+        """Tell the client of this request, with its answer, and the operator.
+
+        The text may hold the client's words: a line break would end the header, or begin a line of the log.
+        """
+        cut = text if len(text) <= WARNING_CHARS_MAX else text[:WARNING_CHARS_MAX] + "..."
+        shown = "".join(one if " " <= one <= "~" else "?" for one in cut)
+        self.headers = (*self.headers, (b"x-rayspond-warning", shown.encode()))
+        log.warning("request %s: %s", self.request_id, shown)
 
     # -- Query ---------------------------------------------------------------------------------------------
 

@@ -262,6 +262,17 @@ async def test_who_merely_lists_a_hosted_tool_is_served_and_warned(caplog: pytes
     assert "s3cret" not in answer.text + caplog.text
 
 
+async def test_no_tool_writes_headers_or_log_lines_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    tools = [{"type": "vendor:\r\nset-cookie: a=b"}, *({"type": f"vendor:{number}"} for number in range(500))]
+    async with served() as server:
+        answer = await server.create(input="Hello", tools=tools)
+    assert answer.status_code == 200
+    warning = answer.headers["x-rayspond-warning"]
+    assert warning.startswith("not served here, left out: vendor:??set-cookie: a=b, vendor:0, ")
+    assert len(warning) < 1100
+    assert "\nset-cookie" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "choice",
     [
