@@ -22,7 +22,6 @@ PROJECT_PREFIX: Final = "proj_"
 KEY_PREFIX: Final = "key_"
 SECRET_BYTES: Final = 24
 _PROJECT_ID: Final = re.compile(r"default|proj_[0-9a-f]{24}")
-_KEY_ID: Final = re.compile(r"key_[0-9a-f]{16}")
 _TEXT: Final = re.compile(r"rs_(default|[0-9a-f]{24})_([0-9a-f]{16})_[A-Za-z0-9_-]{32}")
 
 
@@ -36,11 +35,6 @@ class Shown(NamedTuple):
 def is_project_id(text: str) -> bool:
     """Whether this can be the id of a project; what cannot is unknown, without a look into the log."""
     return _PROJECT_ID.fullmatch(text) is not None
-
-
-def is_key_id(text: str) -> bool:
-    """Whether this can be the id of a key."""
-    return _KEY_ID.fullmatch(text) is not None
 
 
 def new_project_id(random_bytes: Callable[[int], bytes]) -> str:
