@@ -58,7 +58,8 @@ class PreviousResponseNotFound(ResponseError):
         self.id = id
 
     def __str__(self) -> str:
-        return f"Previous response with id '{self.id}' not found."
+        shown = self.id if len(self.id) <= 100 else self.id[:100] + "..."
+        return f"Previous response with id '{shown}' not found."
 
 
 class PreviousResponseInProgress(ResponseError):

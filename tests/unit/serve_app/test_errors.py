@@ -75,6 +75,12 @@ def test_no_error_of_the_parts_below_is_forgotten(kind: type[Exception]) -> None
     assert any(base in TABLE for base in kind.__mro__) or kind.__name__ in INSIDE
 
 
+def test_a_long_id_is_not_told_whole() -> None:
+    problem = problem_of(PreviousResponseNotFound("x" * 100_000))
+    assert problem is not None
+    assert len(problem.body()) < 500
+
+
 def test_what_nobody_expected_has_no_answer_of_its_own() -> None:
     assert problem_of(ZeroDivisionError()) is None
 
