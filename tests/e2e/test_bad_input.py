@@ -80,8 +80,8 @@ BODIES: dict[str, tuple[bytes, int]] = {
     "long user": (b'{"model": "simulated", "input": "x", "user": "' + b"u" * 201 + b'"}', 422),
     "metadata": (b'{"model": "simulated", "input": "x", "metadata": {"k": "' + b"v" * 17_000 + b'"}}', 422),
     "unknown model": (b'{"model": "simulated?bogus=1", "input": "x"}', 404),
-    "conversation": (b'{"model": "simulated", "input": "x", "conversation": "conv_1"}', 400),
-    "hosted tool": (b'{"model": "simulated", "input": "x", "tools": [{"type": "web_search"}]}', 400),
+    "conversation": (b'{"model": "simulated", "input": "x", "conversation": "conv_1"}', 404),
+    "hosted tool": (b'{"model": "simulated", "input": "x", "tool_choice": {"type": "web_search"}}', 400),
     "long item": (b'{"model": "simulated", "input": "' + b"x" * (10 * 1024 * 1024 + 1) + b'"}', 413),
     "long body": (b'{"model": "simulated", "input": "x", "y": "' + b"x" * (32 * 1024 * 1024) + b'"}', 413),
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import nats_connection
+from eventstore import nats_config
 from eventstore.events import Batch
 from eventstore.nats_bus import NatsLiveBus
 from eventstore.nats_connection import NatsConnection, connect_options
@@ -228,7 +228,7 @@ def test_urls() -> None:
 async def test_a_server_with_known_holes_is_reported(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(nats_connection, "OLDEST_SERVER", (99, 0, 0))
+    monkeypatch.setattr(nats_config, "OLDEST_SERVER", (99, 0, 0))
     bus = await NatsLiveBus.connect(server.url)
     assert bus.connection.connected
     assert "use 99.0.0 or a later one" in caplog.text
