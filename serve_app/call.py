@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -55,6 +55,8 @@ class Call:
     """What the answer's `x-request-id` and the log's lines name it by."""
     writing_since: float | None = None
     """When (monotonic seconds) the write began that the client has not made room for yet."""
+    relieve: Callable[[], None] | None = None
+    """Gives back what a long wait for the client need not hold."""
     stalled: bool = False
     """Whether it ends because its client took nothing."""
     _queries: dict[str, list[str]] | None = None

@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 1.0
 """Between two looks; more often only where the bound itself is shorter."""
 
+RELIEF_SECONDS: Final = 2.0
+"""From then on a write that waits holds only what it must; less often than that, so that a client which is
+merely slow costs little work."""
+
 CUT: Final = METER.counter("clients_cut", "Connections cut because their client took nothing for too long.")
 
 
@@ -64,9 +68,13 @@ class OpenCalls:
         """Cut who has stalled, for as long as anybody is there."""
         while self._tasks:
             await asyncio.sleep(min(LOOK_SECONDS, self._stall / 4))
-            oldest = time.monotonic() - self._stall
+            now = time.monotonic()
             for call, task in list(self._tasks.items()):
-                if call.writing_since is not None and call.writing_since < oldest and not call.stalled:
+                if call.writing_since is None or call.stalled:
+                    continue
+                if call.writing_since < now - self._stall:
                     call.stalled = True
                     task.cancel()
+                elif call.writing_since < now - RELIEF_SECONDS and call.relieve is not None:
+                    call.relieve()
         self._watch = None

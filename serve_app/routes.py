@@ -122,6 +122,7 @@ class ResponseRoutes:
             async with self._quotas.starting(command.project):
                 await self._runtime.create(command)
             replay = ResponseReplay(self._reader, command.id)
+            call.relieve = replay.relieve
             patience = self._limits.patience
             async with aclosing(follow(replay, live, fresh=True, patience=patience)) as batches:
                 if asked.stream:
@@ -196,6 +197,7 @@ class ResponseRoutes:
             self._bus.subscribe(response_id) as live,
         ):
             replay = ResponseReplay(self._reader, response_id)
+            call.relieve = replay.relieve
             patience = self._limits.patience
             async with aclosing(follow(replay, live, after, patience=patience)) as batches:
                 shown = without_obfuscation(batches) if plain else batches

@@ -61,8 +61,8 @@ async def send_events(call: Call, batches: Batches, departure: Departure, keep_a
 
 async def _write(call: Call, frames: Sequence[bytes], *, last: bool = False) -> None:
     """Whole frames in each write, but for those that are long themselves."""
-    joined = b"".join(frames)
-    if len(joined) > PIECE_BYTES:
+    if sum(map(len, frames)) > PIECE_BYTES:
+        # Not joined first: the last frames of a long answer are many times its words.
         group: list[bytes] = []
         size = 0
         for frame in frames:
@@ -71,8 +71,8 @@ async def _write(call: Call, frames: Sequence[bytes], *, last: bool = False) -> 
                 group, size = [], 0
             group.append(frame)
             size += len(frame)
-        joined = b"".join(group)
-    await call.write(joined, last=last)
+        frames = group
+    await call.write(b"".join(frames), last=last)
 
 
 async def without_obfuscation(batches: Batches) -> Batches:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Final
 
 from eventstore.errors import StreamNotFound
 from eventstore.events import NO_STREAM, Batch
+from eventstore.pages import payload_size
 from eventstore.ports import LogReader
 from runtime.response import recorder
 from runtime.response.codec import decode
 from runtime.response.state import INITIAL, ResponseState, fold
+
+KEPT_BYTES: Final = 1 << 20
+"""A fold of so many bytes of events is kept however long nobody asks for more."""
 
 
 class ResponseReplay:
@@ -25,11 +30,21 @@ class ResponseReplay:
         self._state = INITIAL
         self._last: Batch | None = None
         """The batch up to which is folded."""
+        self._bytes = 0
+        """Of the events that are folded."""
 
     @property
     def state(self) -> ResponseState:
         """The fold of what was read so far."""
         return self._state
+
+    def relieve(self) -> None:
+        """Let go of a large fold, also while a `read` stands still: it is made anew for what comes next."""
+        if self._bytes > KEPT_BYTES:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._state, self._last, self._bytes = INITIAL, None, 0
 
     async def read(self, after: int) -> AsyncGenerator[Batch, None]:
         """Everything committed so far with frame numbers above `after`, as SSE frames.
@@ -37,17 +52,23 @@ class ResponseReplay:
         Raises `StreamNotFound` where the response was erased, `UnknownEvent`, `StoreUnavailable`.
         """
         if after + 1 < self._state.next_number:
-            self._state, self._last = INITIAL, None  # Somebody reads again what is folded away.
-        told_end = False
-        version = NO_STREAM if self._last is None else self._last.version
-        async for record in self._reader.read(self._stream, after=version):
-            if record.payload is None:
-                raise StreamNotFound(self._stream)
-            batch, self._state = recorder.batch(self._state, decode(record), record)
-            self._last = batch
-            if batch.end > after or batch.last:
-                told_end = batch.last
-                yield batch
+            self._forget()  # Somebody reads again what is folded away.
+        told_end, reading = False, True
+        while reading:
+            reading = False
+            version = NO_STREAM if self._last is None else self._last.version
+            async for record in self._reader.read(self._stream, after=version):
+                if record.payload is None:
+                    raise StreamNotFound(self._stream)
+                batch, self._state = recorder.batch(self._state, decode(record), record)
+                self._last = batch
+                self._bytes += payload_size(record.payload)
+                if batch.end > after or batch.last:
+                    told_end = batch.last
+                    yield batch
+                    if self._state is INITIAL and not told_end:
+                        after, reading = batch.end, True  # Relieved meanwhile: fold again up to here.
+                        break
         if self._last is not None and self._last.last and not told_end:
             yield replace(self._last, first=self._last.end + 1, count=0, frames=())
 
