@@ -25,7 +25,7 @@ NO_END: Final = "none"
 GRACE_MAX: Final = 86_400
 """Seconds; whoever wants more wants no end."""
 TELLING_MAX: Final = 10_000
-"""Clients of which something is told at a time.  Of further ones nothing is, and what they leave runs on."""
+"""Departures that are told at a time.  Of further ones nothing is told, and their responses run on."""
 
 
 class Presence:
@@ -73,12 +73,11 @@ class Presence:
         left = asyncio.Event()
         head = await self._runtime.reader.head(response_id)
         runs = head is not None and head.state in RUNNING and head.attributes.get("background") != "true"
-        told = runs and len(self._background) < TELLING_MAX
-        attending = self._background.spawn(self._attend(response_id, left, grace)) if told else None
+        attending = self._background.spawn(self._attend(response_id, left, grace)) if runs else None
         try:
             yield departure
         except (ClientLeft, asyncio.CancelledError, OSError):
-            if await departure.confirmed():
+            if await departure.confirmed() and len(self._background) < TELLING_MAX:
                 left.set()
             raise
         finally:

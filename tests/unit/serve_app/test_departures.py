@@ -12,6 +12,7 @@ import pytest
 
 from actors.attendance import CREATOR, LISTENERS_MAX, Attendance
 from runtime.model import ItemOpened, TextDelta
+from serve_app import presence
 from serve_app.limits import Limits
 from tests import virtual_time
 from tests.local_cluster import CONFIG
@@ -231,3 +232,19 @@ def test_the_grace_begins_when_the_last_one_left_and_listeners_are_bounded() -> 
         assert not attendance._graces
 
     virtual_time.run(scenario())
+
+
+async def test_of_too_great_a_crowd_nothing_is_told_and_nothing_waits_to_be(
+    server: Served, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    creator = await begun(server)
+    follower = get(server, the_id(server))
+    await follower.until(b"Well")
+    await left(creator)
+    background = server.api._responses._presence._background
+    await until(lambda: len(background) == 1)
+    monkeypatch.setattr(presence, "TELLING_MAX", 0)
+    await left(follower)
+    await until(lambda: len(background) == 0)
+    await asyncio.sleep(0.5)
+    assert model.open_calls == 1, "it goes on"
