@@ -74,6 +74,15 @@ def check_nodes(settings: Settings, nodes: int) -> None:
         )
 
 
+def check_serve(settings: Settings, port: int | None) -> None:
+    """Raise `CannotStart` when this Ray already runs a Serve, at `port`, which does not move to another."""
+    if port is not None and port != settings.port:
+        raise CannotStart(
+            f"this Ray already runs Serve, on port {port}, and it cannot listen on {settings.port} too: "
+            "deploy there with `serve run serve_app.app:application`, or end it with `serve shutdown`"
+        )
+
+
 def log_directory(settings: Settings) -> Path:
     """Where an embedded log lies.  Raises `CannotStart` for a URL that names no directory."""
     if settings.log_url is None:

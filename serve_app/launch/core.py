@@ -26,6 +26,7 @@ import ray
 from ray import serve
 from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray.serve.context import _get_global_client
 
 from actors import cluster
 from actors.hosts import HostDied
@@ -105,6 +106,8 @@ async def _run(orders: Orders, report: Report, reload: asyncio.Event) -> None:
     began = time.monotonic()
     address, node = await asyncio.to_thread(_start_ray, settings.address, orders.scratch)
     checks.check_nodes(settings, sum(1 for node in ray.nodes() if node["Alive"]))
+    if node is None:
+        checks.check_serve(settings, await asyncio.to_thread(_serve_port))
     report.send({"ray_address": address})
     report.step("Ray", address, began)
     application = await loading
@@ -208,6 +211,12 @@ def _start_ray(address: str, scratch: Path) -> tuple[str, Node | None]:
     )
     ray.init(address=node.address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
     return str(node.address), node
+
+
+def _serve_port() -> int | None:
+    """Where the Serve listens that runs on this Ray already, if one does."""
+    running = _get_global_client(raise_if_no_controller_running=False)
+    return None if running is None else int(running.http_config.port)
 
 
 def _start_serve(settings: Settings) -> None:

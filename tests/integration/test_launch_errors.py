@@ -122,6 +122,14 @@ def test_sqlite_is_refused_on_several_nodes(given: dict[str, str]) -> None:
         checks.check_nodes(table.read(given, {}), 3)
 
 
+def test_a_serve_that_listens_elsewhere_already_is_refused() -> None:
+    settings = table.read({"port": "8088"}, {})
+    checks.check_serve(settings, None)
+    checks.check_serve(settings, 8088)
+    with pytest.raises(CannotStart, match=r"Serve, on port 8000, .*8088.*`serve shutdown`"):
+        checks.check_serve(settings, 8000)
+
+
 def test_settings_travel_by_pickle_and_show_no_secret() -> None:
     secrets = {
         "upstream_key": "sk-secret",
