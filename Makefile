@@ -22,7 +22,7 @@ serve: .venv/ready ## Set up and run everything; Ctrl-C ends it.
 
 test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HTTP.
 	@$(BIN)/python -m pytest -q -n auto $(FAST) tests/simulator $(ARGS)
-	@$(BIN)/python -m pytest -q tests/integration tests/e2e $(ARGS)
+	@$(BIN)/python -m pytest -q tests/integration tests/e2e tests/chaos $(ARGS)
 
 test-fast: .venv/ready ## The tests without Ray: under a minute.
 	@$(BIN)/python -m pytest -q -n auto $(FAST) $(ARGS)

@@ -1,0 +1,175 @@
+"""Breaks a running server, again and again, while clients listen; then says what they heard.
+
+python -m tests.chaos.driver --seconds 3600 --seed 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.chaos.clients import Clients
+from tests.chaos.faults import FAULTS, RESTART
+from tests.e2e.log import findings, log_of
+from tests.e2e.parts import HOST, kill_all, named
+from tests.e2e.upstream import KEY, PACED_DELTAS, Upstream
+from tests.launching import Instance, until
+
+MODELS = """
+upstreams:
+  fake: {{url: "{url}", key_env: CHAOS_KEY}}
+models:
+  repeats: {{upstream: fake, model: "fake?deltas={deltas}&interval_ms=50", resume: repeat}}
+  goes-on: {{upstream: fake, model: "fake?deltas={deltas}&interval_ms=50&goes_on=1"}}
+"""
+APART_S = (4.0, 10.0)
+"""Seconds between two faults, at least and at most; each begins on a server that is whole."""
+WHOLE_S = 120.0
+AFFECTED_S = 0.25
+"""A pause that is longer than this came of the fault: events are 50 ms apart."""
+
+
+@dataclass
+class Report:
+    """What became of one run."""
+
+    seed: int
+    faults: list[tuple[str, float]] = field(default_factory=list)
+    """Names, and when each began, by the monotonic clock."""
+    counts: dict[str, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    pauses: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds to the next event of every answer that a fault held up, by fault."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures for people."""
+        times = {name: sum(fault == name for fault, _ in self.faults) for name, _ in self.faults}
+        pauses = {
+            name: {"answers": len(found), "p50": _at(found, 0.5), "p99": _at(found, 0.99)}
+            for name, found in sorted(self.pauses.items())
+        }
+        return {
+            "seed": self.seed,
+            "faults": times,
+            "answers": self.counts,
+            "wrong": self.wrong,
+            "pause_s": pauses,
+        }
+
+
+class Chaos:
+    """One server, its upstream, its clients and what breaks it."""
+
+    def __init__(self, folder: Path, seed: int, clients: int) -> None:
+        self._folder = folder
+        self._chance = Random(seed)
+        self._count = clients
+        self._report = Report(seed)
+        self._upstream = Upstream(folder / "upstream.log")
+        try:
+            self._instance = self._start()
+        except BaseException:
+            self._upstream.stop()
+            raise
+
+    async def run(self, seconds: float, names: Sequence[str]) -> Report:
+        """Let faults of these names happen for so long; what was heard and found, when all is quiet."""
+        clients = Clients(self._instance.url, self._count)
+        deadline = time.monotonic() + seconds
+        await asyncio.sleep(APART_S[0])
+        left: list[str] = []
+        while time.monotonic() < deadline:
+            # Each once before any comes again.
+            left = left or self._chance.sample(list(names), len(names))
+            await self._break(left.pop(), clients)
+            await asyncio.to_thread(until, self._is_whole, WHOLE_S, "a whole server after a fault")
+            await asyncio.sleep(self._chance.uniform(*APART_S))
+        await clients.stop()
+        await asyncio.to_thread(self._instance.stop)
+        self._judge(clients)
+        self._report.wrong += [
+            str(finding) for finding in await findings(log_of(self._instance.data_dir, os.environ))
+        ]
+        return self._report
+
+    def close(self) -> None:
+        """End everything, whatever state it is in."""
+        self._instance.kill()
+        self._upstream.stop()
+
+    def _start(self) -> Instance:
+        models = self._folder / "models.yaml"
+        models.write_text(MODELS.format(url=self._upstream.url, deltas=PACED_DELTAS))
+        options = ("--config", str(models))
+        return Instance(self._folder / "data", *options, app=None, CHAOS_KEY=KEY).wait_ready()
+
+    async def _break(self, name: str, clients: Clients) -> None:
+        self._report.faults.append((name, time.monotonic()))
+        if name == RESTART:
+            kill_all(self._instance)
+            self._instance = await asyncio.to_thread(self._start)
+            clients.url = self._instance.url
+        else:
+            await FAULTS[name](self._instance, self._chance)
+
+    def _is_whole(self) -> bool:
+        try:
+            ready = self._instance.get("/readyz")[0] == 200
+        except OSError:
+            return False
+        return ready and len(named(self._instance, HOST)) >= 2
+
+    def _judge(self, clients: Clients) -> None:
+        report = self._report
+        report.counts, report.wrong = dict(clients.counts), clients.wrong
+        pauses: dict[str, list[float]] = defaultdict(list)
+        for name, moment in report.faults:
+            for heard in clients.heard:
+                pause = heard.pause_over(moment)
+                if pause is not None and pause > AFFECTED_S:
+                    pauses[name].append(pause)
+        report.pauses = dict(pauses)
+
+
+def _at(values: Sequence[float], share: float) -> float:
+    return round(sorted(values)[min(len(values) - 1, int(len(values) * share))], 2)
+
+
+async def _run(arguments: argparse.Namespace) -> Report:
+    with tempfile.TemporaryDirectory(prefix="rayspond-chaos-") as folder:
+        chaos = Chaos(Path(folder), arguments.seed, arguments.clients)
+        try:
+            return await chaos.run(arguments.seconds, arguments.faults)
+        finally:
+            chaos.close()
+
+
+def main() -> None:
+    """Run from the command line; ends with 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0, help="for how long faults happen")
+    parser.add_argument("--seed", type=int, default=1, help="chooses faults, victims and pauses")
+    parser.add_argument("--clients", type=int, default=16, help="how many listen at a time")
+    parser.add_argument("--faults", nargs="+", default=[*FAULTS, RESTART], choices=[*FAULTS, RESTART])
+    # As Ctrl-C does: whatever was started is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    report = asyncio.run(_run(parser.parse_args()))
+    json.dump(report.to_json(), sys.stdout, indent=1)
+    print()
+    sys.exit(bool(report.wrong))
+
+
+if __name__ == "__main__":
+    main()
