@@ -5,29 +5,38 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import httpx
 
 from tests.e2e.upstream import PACED_DELTAS
-from tests.e2e.wire import DONE, check_whole, id_of, number_of, opened, text_of
+from tests.e2e.wire import DONE, check_whole, id_of, number_of, opened, replayed, text_of
 from tests.fakes.script import words
 
-MODELS = ("repeats", "goes-on")
-"""Every word is its own; one answers alike each time, the other is told to go on."""
+REPEATS, GOES_ON = "repeats", "goes-on"
+"""Models whose every word is its own: one answers alike each time, the other is told to go on."""
 TEXT = "".join(words(PACED_DELTAS))
 COMES_BACK_S = 240.0
 """For how long a client tries to hear the rest of an answer."""
 PAUSE_S = 0.3
+REPLAYED_MAX = 200
+"""Answers that are asked for once more at the end."""
 
 
 @dataclass
 class Heard:
     """One answer, over however many connections."""
 
+    model: str
     payloads: list[bytes] = field(default_factory=list)
+    """Until they are checked."""
     times: list[float] = field(default_factory=list)
     """When each came, by the monotonic clock."""
+    response_id: str = ""
+    digest: bytes = b""
+    """Of all payloads, once they are checked."""
 
     def take(self, payload: bytes) -> None:
         """One more event."""
@@ -49,8 +58,9 @@ class Heard:
 class Clients:
     """Some clients of one server, whose address may change."""
 
-    def __init__(self, url: str, count: int) -> None:
+    def __init__(self, url: str, count: int, models: Sequence[str] = (REPEATS, GOES_ON)) -> None:
         self.url = url
+        self._models = models
         self.heard: list[Heard] = []
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -62,11 +72,21 @@ class Clients:
         self._asking = False
         await asyncio.gather(*self._tasks)
 
+    async def compare(self) -> None:
+        """Ask for the last whole answers once more: they must be the same bytes."""
+        whole = [heard for heard in self.heard if heard.digest][-REPLAYED_MAX:]
+        async with httpx.AsyncClient(base_url=self.url, timeout=60) as http:
+            for heard in whole:
+                if _digest(await replayed(http, heard.response_id)) != heard.digest:
+                    self.wrong.append(f"{heard.response_id}: a replay is not what was heard")
+                self.counts["replayed"] += 1
+
     async def _ask(self, number: int) -> None:
         while self._asking:
-            heard = Heard()
+            heard = Heard(self._models[number % len(self._models)])
+            body = {"model": heard.model, "input": "x", "stream": True}
             try:
-                await self._listen("POST", "/v1/responses", heard, _body(MODELS[number % len(MODELS)]))
+                await self._listen("POST", "/v1/responses", heard, body)
             except (httpx.HTTPError, AssertionError) as error:
                 if not heard.payloads:
                     # Nothing was promised yet: it may be asked again.
@@ -104,16 +124,19 @@ class Clients:
 
     def _check(self, heard: Heard) -> None:
         self.heard.append(heard)
+        heard.response_id = id_of(heard.payloads[0])
         try:
             assert heard.is_whole, "its end was never heard"
             final = check_whole(heard.payloads, strictly=False)
-            assert final["status"] == "completed", final["error"]
+            assert final["status"] == "completed", f"it is {final['status']}: {final['error']}"
             assert text_of(heard.payloads) == TEXT, "its words are not the upstream's"
         except AssertionError as error:
-            self.wrong.append(f"{id_of(heard.payloads[0])}: {error}")
+            self.wrong.append(f"{heard.response_id}: {error}")
         else:
             self.counts["whole"] += 1
+            heard.digest = _digest(heard.payloads)
+        heard.payloads = []
 
 
-def _body(model: str) -> dict[str, object]:
-    return {"model": model, "input": "x", "stream": True}
+def _digest(payloads: Sequence[bytes]) -> bytes:
+    return sha256(b"\n".join(payloads)).digest()

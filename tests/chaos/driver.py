@@ -16,16 +16,17 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos.clients import Clients
+from tests.chaos.clients import GOES_ON, REPEATS, Clients
 from tests.chaos.faults import FAULTS, RESTART
 from tests.e2e.log import findings, log_of
-from tests.e2e.parts import HOST, kill_all, named
+from tests.e2e.parts import HOST, REPLICA, kill_all, named
 from tests.e2e.upstream import KEY, PACED_DELTAS, Upstream
-from tests.launching import Instance, until
+from tests.launching import Instance
 
 MODELS = """
 upstreams:
@@ -37,6 +38,10 @@ models:
 APART_S = (4.0, 10.0)
 """Seconds between two faults, at least and at most; each begins on a server that is whole."""
 WHOLE_S = 120.0
+"""How long a server may take to be whole again after a fault."""
+LOOK_S = 0.5
+GRACE_S = 300
+"""For clients that are cut when everything is killed: it takes longer to come back than the usual grace."""
 AFFECTED_S = 0.25
 """A pause that is longer than this came of the fault: events are 50 ms apart."""
 
@@ -51,13 +56,18 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     pauses: dict[str, list[float]] = field(default_factory=dict)
-    """Seconds to the next event of every answer that a fault held up, by fault."""
+    """Seconds to the next event of every answer that a fault held up and whose model goes on, by fault."""
 
     def to_json(self) -> dict[str, Any]:
         """Figures for people."""
         times = {name: sum(fault == name for fault, _ in self.faults) for name, _ in self.faults}
         pauses = {
-            name: {"answers": len(found), "p50": _at(found, 0.5), "p99": _at(found, 0.99)}
+            name: {
+                "answers": len(found),
+                "p50": at_share(found, 0.5),
+                "p99": at_share(found, 0.99),
+                "most": at_share(found, 1),
+            }
             for name, found in sorted(self.pauses.items())
         }
         return {
@@ -72,64 +82,63 @@ class Report:
 class Chaos:
     """One server, its upstream, its clients and what breaks it."""
 
-    def __init__(self, folder: Path, seed: int, clients: int) -> None:
+    def __init__(self, folder: Path, seed: int, clients: int, models: Sequence[str]) -> None:
         self._folder = folder
         self._chance = Random(seed)
-        self._count = clients
+        self._count, self._models = clients, models
         self._report = Report(seed)
         self._upstream = Upstream(folder / "upstream.log")
-        try:
-            self._instance = self._start()
-        except BaseException:
-            self._upstream.stop()
-            raise
+        self._instance: Instance | None = None
 
     async def run(self, seconds: float, names: Sequence[str]) -> Report:
         """Let faults of these names happen for so long; what was heard and found, when all is quiet."""
-        clients = Clients(self._instance.url, self._count)
+        instance = await self._start()
+        clients = Clients(instance.url, self._count, self._models)
         deadline = time.monotonic() + seconds
         await asyncio.sleep(APART_S[0])
         left: list[str] = []
         while time.monotonic() < deadline:
             # Each once before any comes again.
             left = left or self._chance.sample(list(names), len(names))
-            await self._break(left.pop(), clients)
-            await asyncio.to_thread(until, self._is_whole, WHOLE_S, "a whole server after a fault")
+            name = left.pop()
+            instance = await self._break(name, instance, clients)
+            await _whole(instance, name)
             await asyncio.sleep(self._chance.uniform(*APART_S))
         await clients.stop()
-        await asyncio.to_thread(self._instance.stop)
+        await clients.compare()
+        await asyncio.to_thread(instance.stop)
         self._judge(clients)
-        self._report.wrong += [
-            str(finding) for finding in await findings(log_of(self._instance.data_dir, os.environ))
-        ]
+        log = log_of(instance.data_dir, os.environ)
+        self._report.wrong += [str(finding) for finding in await findings(log)]
         return self._report
 
     def close(self) -> None:
         """End everything, whatever state it is in."""
-        self._instance.kill()
+        if self._instance is not None:
+            self._instance.kill()
         self._upstream.stop()
 
-    def _start(self) -> Instance:
+    async def _start(self) -> Instance:
         models = self._folder / "models.yaml"
         models.write_text(MODELS.format(url=self._upstream.url, deltas=PACED_DELTAS))
-        options = ("--config", str(models))
-        return Instance(self._folder / "data", *options, app=None, CHAOS_KEY=KEY).wait_ready()
+        options = ("--config", str(models), "--grace-s", str(GRACE_S))
+        self._instance = Instance(self._folder / "data", *options, app=None, CHAOS_KEY=KEY)
+        return await asyncio.to_thread(self._instance.wait_ready)
 
-    async def _break(self, name: str, clients: Clients) -> None:
-        self._report.faults.append((name, time.monotonic()))
+    async def _break(self, name: str, instance: Instance, clients: Clients) -> Instance:
+        """The server afterwards, which may be another one."""
         if name == RESTART:
-            kill_all(self._instance)
-            self._instance = await asyncio.to_thread(self._start)
-            clients.url = self._instance.url
-        else:
-            await FAULTS[name](self._instance, self._chance)
-
-    def _is_whole(self) -> bool:
-        try:
-            ready = self._instance.get("/readyz")[0] == 200
-        except OSError:
-            return False
-        return ready and len(named(self._instance, HOST)) >= 2
+            self._report.faults.append((name, time.monotonic()))
+            await asyncio.to_thread(kill_all, instance)
+            instance = await self._start()
+            clients.url = instance.url
+            return instance
+        fault = FAULTS[name]
+        # They are found beside the clients, whose pauses are measured from the blow.
+        if victims := await asyncio.to_thread(fault.victims, instance, self._chance):
+            self._report.faults.append((name, time.monotonic()))
+            await fault.strike(victims, instance.data_dir)
+        return instance
 
     def _judge(self, clients: Clients) -> None:
         report = self._report
@@ -137,19 +146,38 @@ class Chaos:
         pauses: dict[str, list[float]] = defaultdict(list)
         for name, moment in report.faults:
             for heard in clients.heard:
+                if heard.model != GOES_ON:
+                    continue  # Nothing is shown while a model repeats what it said.
                 pause = heard.pause_over(moment)
                 if pause is not None and pause > AFFECTED_S:
                     pauses[name].append(pause)
         report.pauses = dict(pauses)
 
 
-def _at(values: Sequence[float], share: float) -> float:
+async def _whole(instance: Instance, name: str) -> None:
+    deadline = time.monotonic() + WHOLE_S
+    while not await asyncio.to_thread(_is_whole, instance):
+        assert time.monotonic() < deadline, f"it is not whole {WHOLE_S:.0f} s after {name}"
+        await asyncio.sleep(LOOK_S)
+
+
+def _is_whole(instance: Instance) -> bool:
+    try:
+        ready = instance.get("/readyz")[0] == 200
+    except (OSError, HTTPException):
+        return False
+    return ready and min(len(named(instance, HOST)), len(named(instance, REPLICA))) >= 2
+
+
+def at_share(values: Sequence[float], share: float) -> float:
+    """The value below which that share of them lies."""
     return round(sorted(values)[min(len(values) - 1, int(len(values) * share))], 2)
 
 
 async def _run(arguments: argparse.Namespace) -> Report:
+    kept: Path | None = arguments.folder
     with tempfile.TemporaryDirectory(prefix="rayspond-chaos-") as folder:
-        chaos = Chaos(Path(folder), arguments.seed, arguments.clients)
+        chaos = Chaos(kept or Path(folder), arguments.seed, arguments.clients, arguments.models)
         try:
             return await chaos.run(arguments.seconds, arguments.faults)
         finally:
@@ -162,7 +190,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0, help="for how long faults happen")
     parser.add_argument("--seed", type=int, default=1, help="chooses faults, victims and pauses")
     parser.add_argument("--clients", type=int, default=16, help="how many listen at a time")
+    parser.add_argument("--models", nargs="+", default=[REPEATS, GOES_ON], choices=[REPEATS, GOES_ON])
     parser.add_argument("--faults", nargs="+", default=[*FAULTS, RESTART], choices=[*FAULTS, RESTART])
+    parser.add_argument("--folder", type=Path, help="an empty one for data and logs, which stay there")
     # As Ctrl-C does: whatever was started is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = asyncio.run(_run(parser.parse_args()))

@@ -1,11 +1,13 @@
-"""What can go wrong with a running server, each as one function of it."""
+"""What can go wrong with a running server: which of its processes die or stand still."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import psutil
@@ -16,129 +18,81 @@ from tests.launching import Instance
 
 SUPERVISOR = "ray::SupervisorProcess"
 
-Fault = Callable[[Instance, Random], Awaitable[None]]
+Choice = Callable[[Instance, Random], list[psutil.Process]]
 
 
-def _one(instance: Instance, chance: Random, name: str) -> list[psutil.Process]:
-    found = named(instance, name)
-    return [chance.choice(found)] if found else []
+def _all(*names: str) -> Choice:
+    return lambda instance, chance: named(instance, *names)
 
 
-def _writer(instance: Instance) -> list[psutil.Process]:
+def _any(name: str) -> Choice:
+    def choose(instance: Instance, chance: Random) -> list[psutil.Process]:
+        found = named(instance, name)
+        return [chance.choice(found)] if found else []
+
+    return choose
+
+
+def _writer(instance: Instance, chance: Random) -> list[psutil.Process]:
     owner = read_owner(instance.data_dir)
-    return [psutil.Process(owner.pid)] if owner is not None and owner.is_alive else []
+    if owner is None or not owner.is_alive:
+        return []
+    with suppress(psutil.NoSuchProcess):
+        return [psutil.Process(owner.pid)]
+    return []
 
 
-def _kill(processes: list[psutil.Process]) -> None:
+def _supervisor_and_a_host(instance: Instance, chance: Random) -> list[psutil.Process]:
+    return [*named(instance, SUPERVISOR), *_any(HOST)(instance, chance)]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that can go wrong."""
+
+    victims: Choice
+    halted_s: float | None = None
+    """They stand still for so long (SIGSTOP, SIGCONT); without it they are killed (SIGKILL)."""
+    loses: str = ""
+    """A folder in the data directory that is gone with them."""
+
+    async def strike(self, victims: Sequence[psutil.Process], data_dir: Path) -> None:
+        """Let it happen to all of them at once."""
+        _each(victims, psutil.Process.suspend)
+        if self.halted_s is not None:
+            await asyncio.sleep(self.halted_s)
+            # Whoever waited for them may have ended them meanwhile.
+            _each(victims, psutil.Process.resume)
+            return
+        if self.loses:
+            shutil.rmtree(data_dir / self.loses, ignore_errors=True)
+        _each(victims, psutil.Process.kill)
+
+
+def _each(processes: Sequence[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
     for process in processes:
         with suppress(psutil.Error):
-            process.kill()
+            act(process)
 
 
-async def _halt(processes: list[psutil.Process], seconds: float) -> None:
-    """SIGSTOP, and SIGCONT for those that were not ended for it."""
-    for process in processes:
-        with suppress(psutil.Error):
-            process.suspend()
-    await asyncio.sleep(seconds)
-    for process in processes:
-        with suppress(psutil.Error):
-            process.resume()
-
-
-async def host_killed(instance: Instance, chance: Random) -> None:
-    """Any of the hosts."""
-    _kill(_one(instance, chance, HOST))
-
-
-async def writer_killed(instance: Instance, chance: Random) -> None:
-    """The process that writes the log."""
-    _kill(_writer(instance))
-
-
-async def hosts_killed(instance: Instance, chance: Random) -> None:
-    """All of them at once."""
-    _kill(named(instance, HOST))
-
-
-async def host_halted(instance: Instance, chance: Random) -> None:
-    """For long enough to be given up."""
-    await _halt(_one(instance, chance, HOST), 6)
-
-
-async def writer_halted(instance: Instance, chance: Random) -> None:
-    """The process that writes the log, for long enough to be given up."""
-    await _halt(_writer(instance), 6)
-
-
-async def hosts_halted(instance: Instance, chance: Random) -> None:
-    """All of them at once."""
-    await _halt(named(instance, HOST), 6)
-
-
-async def host_stutters(instance: Instance, chance: Random) -> None:
-    """Too short a pause for anybody to be given up."""
-    await _halt(_one(instance, chance, HOST), 0.7)
-
-
-async def replica_killed(instance: Instance, chance: Random) -> None:
-    """Its clients come back to another one."""
-    _kill(_one(instance, chance, REPLICA))
-
-
-async def haproxy_killed(instance: Instance, chance: Random) -> None:
-    """Every connection breaks."""
-    _kill(named(instance, HAPROXY))
-
-
-async def supervisor_killed(instance: Instance, chance: Random) -> None:
-    """Ray starts it again; hosts go on meanwhile."""
-    _kill(named(instance, SUPERVISOR))
-
-
-async def supervisor_and_host_killed(instance: Instance, chance: Random) -> None:
-    """Nobody watches when a host dies."""
-    _kill([*named(instance, SUPERVISOR), *_one(instance, chance, HOST)])
-
-
-async def nats_killed(instance: Instance, chance: Random) -> None:
-    """It is started again by itself."""
-    _kill(named(instance, NATS))
-
-
-async def nats_halted(instance: Instance, chance: Random) -> None:
-    """It says nothing for a while."""
-    await _halt(named(instance, NATS), 5)
-
-
-async def nats_emptied(instance: Instance, chance: Random) -> None:
-    """It is started again without anything that it kept."""
-    servers = named(instance, NATS)
-    for server in servers:
-        with suppress(psutil.Error):
-            server.suspend()
-    shutil.rmtree(instance.data_dir / "nats" / "jetstream", ignore_errors=True)
-    _kill(servers)
-
-
-FAULTS: dict[str, Fault] = {
-    fault.__name__: fault
-    for fault in (
-        host_killed,
-        writer_killed,
-        hosts_killed,
-        host_halted,
-        writer_halted,
-        hosts_halted,
-        host_stutters,
-        replica_killed,
-        haproxy_killed,
-        supervisor_killed,
-        supervisor_and_host_killed,
-        nats_killed,
-        nats_halted,
-        nats_emptied,
-    )
+FAULTS = {
+    "host_killed": Fault(_any(HOST)),
+    "writer_killed": Fault(_writer),
+    "hosts_killed": Fault(_all(HOST)),
+    # Long enough to be given up.
+    "host_halted": Fault(_any(HOST), halted_s=6),
+    "writer_halted": Fault(_writer, halted_s=6),
+    "hosts_halted": Fault(_all(HOST), halted_s=6),
+    # Too short for anybody to be given up.
+    "host_stutters": Fault(_any(HOST), halted_s=0.7),
+    "replica_killed": Fault(_any(REPLICA)),
+    "haproxy_killed": Fault(_all(HAPROXY)),
+    "supervisor_killed": Fault(_all(SUPERVISOR)),
+    # Nobody watches when the host dies.
+    "supervisor_and_host_killed": Fault(_supervisor_and_a_host),
+    "nats_killed": Fault(_all(NATS)),
+    "nats_halted": Fault(_all(NATS), halted_s=5),
+    "nats_emptied": Fault(_all(NATS), loses="nats/jetstream"),
 }
 RESTART = "everything_killed"
 """The server is killed whole and started again on its data: the driver's own business."""

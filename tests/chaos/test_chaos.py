@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.clients import GOES_ON, REPEATS
 from tests.chaos.driver import Chaos
 from tests.chaos.faults import FAULTS
 
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.e2e]
 @pytest.mark.timeout(280)
 async def test_clients_hear_every_word_once_whatever_breaks(tmp_path: Path) -> None:
     """Numbers without a gap, one end, the upstream's very words, and a log whose chains verify."""
-    chaos = Chaos(tmp_path, seed=1, clients=8)
+    chaos = Chaos(tmp_path, seed=5, clients=8, models=(REPEATS, GOES_ON))
     try:
         report = await chaos.run(60, list(FAULTS))
     finally:
