@@ -22,12 +22,13 @@ serve: .venv/ready ## Set up and run everything; Ctrl-C ends it.
 
 test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HTTP.
 	@$(BIN)/python -m pytest -q -n auto $(FAST) tests/simulator $(ARGS)
-	@$(BIN)/python -m pytest -q tests/integration tests/e2e tests/chaos $(ARGS)
+	@$(BIN)/python -m pytest -q tests/integration tests/e2e $(ARGS)
 
 test-fast: .venv/ready ## The tests without Ray: under a minute.
 	@$(BIN)/python -m pytest -q -n auto $(FAST) $(ARGS)
 
-test-all: test ## All tests, many seeds of the simulator, and every mechanism removed once.
+test-all: test ## All tests, faults by chance, many seeds of the simulator, and every mechanism removed once.
+	@$(BIN)/python -m pytest -q tests/chaos
 	@$(BIN)/python -m tests.simulator --seeds $(SEEDS)
 	@$(BIN)/python -m tests.mutations
 

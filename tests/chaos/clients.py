@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from random import Random
 
 import httpx
 
@@ -21,6 +22,8 @@ TEXT = "".join(words(PACED_DELTAS))
 COMES_BACK_S = 240.0
 """For how long a client tries to hear the rest of an answer."""
 PAUSE_S = 0.3
+APART_S = 2.0
+"""The longest that a client waits before it asks anew, so that not all answers begin and end together."""
 REPLAYED_MAX = 200
 """Answers that are asked for once more at the end."""
 
@@ -82,7 +85,9 @@ class Clients:
                 self.counts["replayed"] += 1
 
     async def _ask(self, number: int) -> None:
+        chance = Random(number)
         while self._asking:
+            await asyncio.sleep(chance.uniform(0, APART_S))
             heard = Heard(self._models[number % len(self._models)])
             body = {"model": heard.model, "input": "x", "stream": True}
             try:
