@@ -23,7 +23,8 @@ from runtime.aggregates import AGGREGATES
 RACES_MAX: Final = 12
 """How often a command is decided anew because another host was faster."""
 RACE_PAUSE: Final = 0.01
-"""Seconds after the first lost race, at most; twice as long after each further one."""
+"""Seconds after the first lost race, at most; twice as long after each further one, up to the next."""
+RACE_PAUSE_MAX: Final = 0.2
 
 
 class AggregateWriter:
@@ -57,7 +58,7 @@ class AggregateWriter:
                     return await self._try(self._aggregates[order.category], order)
                 except WrongExpectedVersion:
                     await self._sleep(pause * random.random())
-                    pause *= 2
+                    pause = min(2 * pause, RACE_PAUSE_MAX)
         raise RuntimeUnavailable(f"others kept changing {order.stream!r}")
 
     async def _try(self, aggregate: Aggregate[Any, Any], order: AggregateOrder) -> None:

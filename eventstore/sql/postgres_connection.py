@@ -36,6 +36,8 @@ _SAFE: Final = {
 
 _SESSION: Final = {
     "application_name": "rayspond",
+    # A group looks for the newest position after it has waited for its turn: it must see what others made.
+    "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "5000",
     # Plans are made while the tables are small and kept while they grow.
     "enable_seqscan": "off",
