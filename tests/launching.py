@@ -153,6 +153,8 @@ class Instance:
         for process in self._seen.values():
             with suppress(psutil.Error):
                 process.kill()
+        # What they started while they were noted is in their sessions, too.
+        processes.end(lambda: processes.family(self._sessions), grace_s=0)
         self.process.wait(10)
         with suppress(OSError):
             shutil.rmtree((self.data_dir / "scratch.path").read_text(), ignore_errors=True)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eventstore.sql.postgres_migrate import migrate_postgres
-from tests.integration.nats_server import free_port
+from serve_app.launch.ports import free_port
 
 START_LIMIT_S: Final = 60.0
 _PARENT_DIED: Final = 1  # PR_SET_PDEATHSIG

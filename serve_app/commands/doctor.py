@@ -25,8 +25,9 @@ from eventstore.nats_connection import connect_options
 from serve_app import settings as table
 from serve_app.commands.operator_api import admin_key_of
 from serve_app.launch import checks, haproxy, nats_server
-from serve_app.launch.data_dir import DataDir, port_problem, read_runtime
+from serve_app.launch.data_dir import DataDir, read_runtime
 from serve_app.launch.errors import CannotStart
+from serve_app.launch.ports import port_problem
 from serve_app.settings import Settings
 
 _TIMEOUT_S: Final = 3.0

@@ -11,8 +11,8 @@ from typing import Final
 
 from runtime import config
 from serve_app.launch import environment
-from serve_app.launch.data_dir import port_problem
 from serve_app.launch.errors import CannotStart
+from serve_app.launch.ports import port_problem
 from serve_app.settings import Settings
 
 _MIGRATE_LIMIT_S: Final = 600.0

@@ -8,13 +8,13 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from serve_app.launch.errors import CannotStart
+from serve_app.launch.ports import free_port, port_problem
 
 RUNTIME: Final = "runtime.json"
 SECRET_KEY: Final = "secret-key"  # noqa: S105  (a file's name)
@@ -64,7 +64,7 @@ class DataDir:
             kept = int(path.read_text())
             if port_problem("127.0.0.1", kept) is None:
                 return kept
-        port = free_port("127.0.0.1")
+        port = free_port()
         path.write_text(str(port))
         return port
 
@@ -136,26 +136,6 @@ def read_runtime(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def port_problem(host: str, port: int) -> str | None:
-    """Why `port` cannot be listened on, or nothing."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as reason:
-            return (reason.strerror or str(reason)).lower()
-    return None
-
-
-def free_port(host: str) -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _held(path: Path) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from serve_app.launch import haproxy
-from serve_app.launch.data_dir import free_port
+from serve_app.launch.ports import free_port
 from serve_app.settings import Settings
 
 _OWN_RAY: Final = {
@@ -43,7 +43,7 @@ def own_ray(token_file: Path, scratch: Path, settings: Settings) -> tuple[dict[s
             scratch,
             settings.host,
             settings.port,
-            fallback_port=free_port("127.0.0.1"),
+            fallback_port=free_port(),
             stall_s=settings.client_stall_s,
         )
     return variables, found

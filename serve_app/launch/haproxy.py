@@ -1,7 +1,8 @@
 """HAProxy as Ray Serve's ingress: found, and started through a wrapper that closes what Serve leaves open.
 
 Serve's generated configuration listens with statistics (8404) and metrics (9101) on every interface, sends an
-access log to UDP port 514, and answers a plain 500 while no replica is there.  It has no option for that, but
+access log to UDP port 514, answers a plain 500 while no replica is there, and splices: then it never misses a
+client that sent its body in a packet of its own and left before the answer.  It has no option for that, but
 Serve starts the binary we name: a script that edits the configuration and becomes HAProxy.
 """
 
@@ -40,6 +41,7 @@ if [ -n "$configuration" ]; then
     -e '/^frontend prometheus/,/^frontend http_frontend/{{/^frontend http_frontend/!d}}' \\
     -e '/^listen stats/,$d' \\
     -e '/^ *log /d' \\
+    -e '/^ *option splice-/d' \\
     -e 's|^\\( *bind \\)127\\.0\\.0\\.1:{port}$|\\1{host}:{port}|' \\
     -e 's|^ *errorfile \\(50[234]\\) .*|    http-error status \\1 {answer}|' \\
     -e 's|^ *http-request return status 404 .*|    http-request return status 503 {answer}|' "$configuration"

@@ -21,11 +21,12 @@ import psutil
 
 from serve_app.launch import environment, processes
 from serve_app.launch.checks import check
-from serve_app.launch.data_dir import DataDir, free_port
+from serve_app.launch.data_dir import DataDir
 from serve_app.launch.errors import CannotStart, StartFailed
 from serve_app.launch.nats_server import NatsServer
 from serve_app.launch.orders import Orders
 from serve_app.launch.output import Output
+from serve_app.launch.ports import free_port
 from serve_app.settings import PREFIX, Settings
 
 _VERSION: Final = "0.1.0"

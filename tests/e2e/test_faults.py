@@ -270,12 +270,8 @@ async def test_a_client_that_wants_no_grace_ends_its_response_by_leaving(
     body = {"model": model, "input": "x", "stream": stream}
     aborted = upstream.seen()["aborted"]
 
-    async def ask() -> None:
-        # On a connection of its own: of one that served before, HAProxy does not always notice the end.
-        async with httpx.AsyncClient(base_url=instance.url, timeout=60) as client:
-            await client.post("/v1/responses", json=body, headers={"X-Rayspond-Grace": "0"})
-
-    leaving = asyncio.create_task(ask())
+    asked = http.post("/v1/responses", json=body, headers={"X-Rayspond-Grace": "0"})
+    leaving = asyncio.create_task(asked)
     await eventually(lambda: upstream.count(model) == 1, 30, "its model call")
     newest = (await http.get("/v1/responses", params={"limit": 1})).json()["data"][0]
     leaving.cancel()

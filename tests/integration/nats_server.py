@@ -14,18 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eventstore import nats_config
+from serve_app.launch.ports import free_port
 
 RUNTIME_PASSWORD = "runtime-secret"
 SUBSCRIBER_PASSWORD = "subscriber-secret"
 READY_SECONDS_MAX = 10.0
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def executable() -> str:

@@ -8,9 +8,14 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from serve_app.launch import haproxy
+from serve_app.launch.ports import free_port
 
 CONFIGURATION = """\
 global
@@ -39,6 +44,9 @@ defaults
     timeout connect 1s
     timeout client 5s
     timeout server 5s
+    option abortonclose
+    option splice-request
+    option splice-response
     errorfile 503 /elsewhere/500.http
 frontend http_frontend
     bind 127.0.0.1:{port}
@@ -47,7 +55,7 @@ frontend http_frontend
 backend default_backend
     http-request return status 404 content-type text/plain lf-string "Path \\'%[path]\\' not found."
 backend app
-    server replica 127.0.0.1:{nobody}
+    server replica 127.0.0.1:{replica}
 """
 """As Serve generates it, in short."""
 
@@ -83,29 +91,59 @@ def test_no_access_log_leaves_the_machine(tmp_path: Path) -> None:
 
 def test_no_replica_is_a_503_in_json_and_never_looks_like_something_that_is_not_there(tmp_path: Path) -> None:
     """By the real HAProxy: without an application, and with one whose replicas are gone."""
+    with running(tmp_path, replica=free_port()) as port:
+        for target in ("/v1/models", "/app/v1/models"):
+            answer = asked(f"http://127.0.0.1:{port}{target}")
+            assert answer.code == 503
+            assert answer.headers["content-type"] == "application/json"
+            assert answer.headers["retry-after"] == "1"
+            assert len(answer.headers["x-request-id"]) == 36
+            assert json.load(answer)["error"]["code"] == "runtime_unavailable"
+
+
+@pytest.mark.parametrize("body_apart", [False, True])
+def test_a_client_that_leaves_before_its_answer_is_missed(tmp_path: Path, body_apart: bool) -> None:
+    """The replica hears of it, however the request came: in one packet, or its body after its head."""
+    head = b"POST /app/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as replica:
+        replica.settimeout(30)
+        with running(tmp_path, replica.getsockname()[1]) as port:
+            asked(f"http://127.0.0.1:{port}/not-there")
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(head if body_apart else head + b"{}")
+                heard, _ = replica.accept()
+                heard.settimeout(30)
+                received = until_holds(heard, b"\r\n\r\n")
+                if body_apart:
+                    client.sendall(b"{}")
+                until_holds(heard, b"{}", received)
+            with heard, suppress(ConnectionResetError):
+                assert heard.recv(1) == b"", "the end, unless the connection was reset"
+
+
+def until_holds(connection: socket.socket, text: bytes, received: bytes = b"") -> bytes:
+    """What arrived, once `text` did."""
+    while text not in received:
+        piece = connection.recv(4096)
+        assert piece, "the connection ended"
+        received += piece
+    return received
+
+
+@contextmanager
+def running(tmp_path: Path, replica: int) -> Iterator[int]:
+    """The real HAProxy before one replica, started by the wrapper; where it listens."""
     binary = haproxy.find()
     assert binary is not None
-    port, nobody = free_port(), free_port()
+    port = free_port()
     made = haproxy.environment(binary, tmp_path, "127.0.0.1", port, fallback_port=1, stall_s=30)
     path = tmp_path / "haproxy.cfg"
-    path.write_text(SERVING.format(port=port, nobody=nobody))
-    with subprocess.Popen([made["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(path)]) as running:
+    path.write_text(SERVING.format(port=port, replica=replica))
+    with subprocess.Popen([made["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(path)]) as process:
         try:
-            for target in ("/v1/models", "/app/v1/models"):
-                answer = asked(f"http://127.0.0.1:{port}{target}")
-                assert answer.code == 503
-                assert answer.headers["content-type"] == "application/json"
-                assert answer.headers["retry-after"] == "1"
-                assert len(answer.headers["x-request-id"]) == 36
-                assert json.load(answer)["error"]["code"] == "runtime_unavailable"
+            yield port
         finally:
-            running.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+            process.kill()
 
 
 def asked(url: str) -> urllib.error.HTTPError:

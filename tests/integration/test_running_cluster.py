@@ -20,7 +20,8 @@ import psutil
 import pytest
 
 from serve_app.launch.environment import import_path
-from tests.integration.nats_server import NatsServer, free_port
+from serve_app.launch.ports import free_port
+from tests.integration.nats_server import NatsServer
 from tests.launching import until
 
 pytestmark = pytest.mark.ray

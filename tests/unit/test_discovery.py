@@ -5,13 +5,8 @@ import socket
 
 from runtime.catalog import Catalog
 from runtime.discovery import PORTS, discover
+from serve_app.launch.ports import free_port
 from tests.fakes.upstream import FakeUpstream
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_servers_that_list_models_are_found_and_the_rest_is_passed_over() -> None:
@@ -24,7 +19,7 @@ async def test_servers_that_list_models_are_found_and_the_rest_is_passed_over() 
         with socket.create_server(("127.0.0.1", 0)) as silent:
             ports = {
                 "silent": int(silent.getsockname()[1]),
-                "nobody": _free_port(),
+                "nobody": free_port(),
                 "ollama": ollama.port,
                 "rayspond": rayspond.port,
                 "empty": empty.port,
