@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from actors.quotas import Ask, Lease
+from eventstore.errors import StoreUnavailable
 from runtime.project.state import ProjectState
 from runtime.project.state import Quotas as Bounds
 from serve_app.call import Call
@@ -60,7 +61,7 @@ class _Share:
     starting: int = 0
     streams: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    stored: int = 0
+    stored: int | None = None
     count_at: float = _EVER
     counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -209,19 +210,30 @@ class Quotas:
     # -- Bytes ---------------------------------------------------------------------------------------------
 
     async def _stored(self, share: _Share, project_id: str) -> int:
+        """How much it was at the last count that succeeded.  Raises `StoreUnavailable` before the first."""
+        if share.stored is not None and share.counting.locked():
+            return share.stored  # Nobody waits for a long count.
         async with share.counting:
             if self._now() >= share.count_at:
                 began = self._now()
-                total, after = 0, 0
-                while True:
-                    size, next_ = await self._runtime.reader.stored(project_id, after=after)
-                    total += size
-                    if next_ is None:
-                        break
-                    after = next_
-                share.stored = total
+                try:
+                    share.stored = await self._count(project_id)
+                except StoreUnavailable as error:
+                    if share.stored is None:
+                        raise
+                    log.warning("what %s stores was not counted: %s", project_id, error)
                 share.count_at = self._now() + max(STORED_S, STORED_SHARE * (self._now() - began))
-        return share.stored
+            assert share.stored is not None, "it was counted, or that raised"
+            return share.stored
+
+    async def _count(self, project_id: str) -> int:
+        total, after = 0, 0
+        while True:
+            size, next_ = await self._runtime.reader.stored(project_id, after=after)
+            total += size
+            if next_ is None:
+                return total
+            after = next_
 
     def _share(self, project_id: str) -> _Share:
         share = self._shares.setdefault(project_id, _Share())

@@ -58,6 +58,7 @@ Index("streams_owner", STREAMS.c.owner, sqlite_where=_OWNED, postgresql_where=_O
 # finished ones this finds them in 0.2 ms; with the category in front it took 300.
 Index("streams_state", STREAMS.c.state, STREAMS.c.category, STREAMS.c.tenant, STREAMS.c.created)
 Index("streams_created", STREAMS.c.category, STREAMS.c.created)
+Index("streams_tenant", STREAMS.c.tenant, STREAMS.c.created)
 
 RECORDS: Final = Table(
     "records",

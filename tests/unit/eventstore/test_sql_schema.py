@@ -8,13 +8,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from eventstore.errors import UnsafeStore
 from eventstore.events import ERASED, NO_STREAM, Append, NewEvent, NewStream, Unit
-from eventstore.sql import sqlite_connection
+from eventstore.sql import log_reader, migrate, sqlite_connection
 from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.schema import METADATA
 from eventstore.sql.sqlite_commit import SqliteCommitter
@@ -87,6 +88,44 @@ def test_migrating_again_changes_nothing(path: Path, database: sqlite3.Connectio
     before = list(database.iterdump())
     migrate_sqlite(path)
     assert list(database.iterdump()) == before
+
+
+def test_an_old_log_gets_what_came_later_and_keeps_all_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    engine.dispose()
+    committer = SqliteCommitter(path)
+    new = NewStream("response", "p1", "running")
+    committer.commit([Unit([Append("one", NO_STREAM, 1, [NewEvent("said", b"a word")], new=new)])])
+    committer.close()
+    kept = "SELECT name, tenant, created, payload FROM streams JOIN payloads ON position = created"
+    with closing(sqlite3.connect(path)) as connection:
+        before = connection.execute(kept).fetchall()
+    migrate_sqlite(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute(kept).fetchall() == before != []
+        indexes = {name for _, name, *_ in connection.execute("PRAGMA index_list(streams)")}
+        assert "streams_tenant" in indexes
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (log_reader._STORED, "streams_tenant"),
+        (log_reader._HEAD, "sqlite_autoindex_streams_1"),
+    ],
+)
+def test_a_question_about_one_tenant_looks_at_no_other(
+    database: sqlite3.Connection, query: str, index: str
+) -> None:
+    asked = {"tenant": "p1", "after": 0, "limit": 500, "stream": "one"}
+    plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {query}", asked)]
+    assert any(index in step for step in plan)
+    assert not [step for step in plan if step.startswith("SCAN streams")]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:

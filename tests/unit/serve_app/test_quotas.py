@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from eventstore.errors import StoreUnavailable
 from serve_app import quotas
 from tests.unit.serve_app.keyed import AS_ADMIN, PROJECTS, Keyed, Tenant, keyed
 from tests.unit.serve_app.served import Connection, until
@@ -164,4 +165,30 @@ async def test_who_stores_too_much_makes_room_first(door: Keyed, monkeypatch: py
     assert made.status_code == 200
     check_refused(await create(door, door.ours), "stored_bytes")
     await door.ask("DELETE", f"/v1/responses/{made.json()['id']}", door.ours.headers)
+    assert (await create(door, door.ours)).status_code == 200
+
+
+async def test_what_is_stored_is_remembered_while_it_cannot_be_counted(
+    door: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotas, "STORED_S", 0.0)
+    monkeypatch.setattr(quotas, "STORED_SHARE", 0)
+    reader = door.server.cluster.client.reader
+    counted, away = reader.stored, True
+
+    async def stored(tenant: str, **page: int) -> tuple[int, int | None]:
+        if away:
+            raise StoreUnavailable("it is away")
+        return await counted(tenant, **page)
+
+    monkeypatch.setattr(reader, "stored", stored)
+    await bound(door, stored_bytes=1500)
+    never_counted = await create(door, door.ours)
+    assert (never_counted.status_code, never_counted.json()["error"]["code"]) == (503, "store_unavailable")
+    away = False
+    assert (await create(door, door.ours, {"model": "simulated", "input": "x" * 2000})).status_code == 200
+    check_refused(await create(door, door.ours), "stored_bytes")
+    away = True
+    check_refused(await create(door, door.ours), "stored_bytes")
+    await bound(door, stored_bytes=1_000_000)
     assert (await create(door, door.ours)).status_code == 200
