@@ -9,14 +9,12 @@ from actors.config import ClusterConfig
 from actors.orders import DeleteOrder
 from eventstore.events import Head
 from eventstore.ports import LogReader
+from runtime.response.aggregate import Status
+from runtime.response.standing import OVER, QUEUED, RESPONSES, RUNNING, TRANSIENT, is_background
 
 PAGE = 256
 PROJECTS_MAX = 64
 """Projects that are looked at when more waits than a page holds: those that run least."""
-RESPONSES = ("response", "transient")
-"""The categories of streams that are responses."""
-RUNNING = ("queued", "in_progress")
-OVER = ("completed", "failed", "incomplete", "cancelled")
 
 
 async def fair_page(reader: LogReader, limit: int) -> list[Head]:
@@ -25,20 +23,24 @@ async def fair_page(reader: LogReader, limit: int) -> list[Head]:
     Whoever's project runs least comes first, and the oldest within a project: a project that queues thousands
     does not keep another from its next free slot.
     """
-    waiting = await reader.tally(categories=RESPONSES, states=["queued"])
-    if not waiting:
+    waiting = {state: await reader.tally(categories=RESPONSES, states=[state]) for state in QUEUED}
+    by_project = sum((Counter(counted) for counted in waiting.values()), Counter[str]())
+    if not by_project:
         return []
-    turns = Counter(await reader.tally(categories=RESPONSES, states=["in_progress"]))
-    if sum(waiting.values()) <= limit:
-        heads = list(await reader.heads(states=["queued"], limit=limit))
+    turns = Counter(await reader.tally(categories=RESPONSES, states=[Status.IN_PROGRESS]))
+    if by_project.total() <= limit:
+        heads = list(await reader.heads(states=QUEUED, limit=limit))
     else:
-        least = sorted(waiting, key=lambda project: turns[project])[:PROJECTS_MAX]
+        least = sorted(by_project, key=lambda project: turns[project])[:PROJECTS_MAX]
         each = max(1, limit // len(least))
+        # One state and one category at a time: so an index gives the oldest, and nothing is sorted.
         heads = [
             head
             for project in least
+            for state in QUEUED
             for category in RESPONSES
-            for head in await reader.heads(category=category, tenant=project, states=["queued"], limit=each)
+            if waiting[state].get(project)
+            for head in await reader.heads(category=category, tenant=project, states=[state], limit=each)
         ]
     order: list[tuple[int, int, Head]] = []
     for head in sorted(heads, key=lambda head: head.created):
@@ -76,7 +78,7 @@ class Backlog:
         """
         found: dict[tuple[str, int], Head] = {}
         after = 0
-        while page := await self._reader.heads(states=["in_progress"], after=after, limit=PAGE):
+        while page := await self._reader.heads(states=[Status.IN_PROGRESS], after=after, limit=PAGE):
             found |= {(head.stream, head.epoch): head for head in page if head.owner is None}
             after = page[-1].created
         known, self._unowned = self._unowned, set(found)
@@ -86,7 +88,7 @@ class Backlog:
         """Orders to erase the transient responses whose time is over, page by page."""
         after = start = self._erased_to
         while page := await self._reader.heads(
-            category="transient", states=(*RUNNING, *OVER), after=after, limit=PAGE
+            category=TRANSIENT, states=(*RUNNING, *OVER), after=after, limit=PAGE
         ):
             if after == start:
                 self._erased_to = page[0].created - 1
@@ -96,6 +98,6 @@ class Backlog:
                 yield [DeleteOrder(stream, "store:false", "its time is over") for stream in due]
 
     def _is_due(self, head: Head) -> bool:
-        background = head.attributes.get("background") == "true"
-        keep = self._config.transient_after_background if background else self._config.transient_after
+        config = self._config
+        keep = config.transient_after_background if is_background(head) else config.transient_after
         return head.state in OVER and self._now() >= float(head.attributes.get("ended_at", "0")) + keep

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
-from actors.backlog import RUNNING
 from actors.config import ClusterConfig
 from actors.hosts import HostDied, SupervisorHandle
 from actors.orders import (
@@ -35,6 +34,7 @@ from eventstore.errors import EventStoreError
 from eventstore.meter import METER, Figures
 from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
+from runtime.response.standing import RUNNING
 
 log = logging.getLogger(__name__)
 

@@ -40,6 +40,7 @@ from eventstore.meter import METER
 from runtime.aggregate import Refused
 from runtime.response.commands import Create
 from runtime.response.errors import ResponseError
+from runtime.response.standing import RESPONSES, WAITING, in_queue, is_background
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,6 @@ CLIENT_GONE = "client_gone"
 """Who cancelled a response to which nobody listened any more."""
 PULL_PAGE = 16
 """Responses that wait and are looked at when a slot gets free."""
-QUEUE_PAGE = 256
-"""Queued responses that are looked at in one query."""
 
 
 class ActorHost:
@@ -192,18 +191,11 @@ class ActorHost:
 
         Background work waits too, but without a client, and any amount of it.
         """
-        clients: Counter[str] = Counter({project: 0})
-        after = None
-        while True:
-            page = await self._ports.store.heads(states=["queued"], after=after, limit=QUEUE_PAGE)
-            clients.update(head.tenant for head in page if head.attributes.get("background") != "true")
-            waiting = Counter(clients)
-            waiting.update(self._entering)
-            if waiting.total() >= self._queue_limit and waiting[project] >= self._queue_limit // len(waiting):
-                raise Overloaded(retry_after=1.0)
-            if len(page) < QUEUE_PAGE:
-                return
-            after = page[-1].created
+        waiting = Counter({project: 0})
+        waiting.update(await self._ports.store.tally(categories=RESPONSES, states=[WAITING]))
+        waiting.update(self._entering)
+        if waiting.total() >= self._queue_limit and waiting[project] >= self._queue_limit // len(waiting):
+            raise Overloaded(retry_after=1.0)
 
     async def _resume(self, response_id: str, epoch: int) -> None:
         if response_id in self._actors:
@@ -220,7 +212,7 @@ class ActorHost:
                 self._vacate(response_id)
                 return
             self._occupy(actor, head.attributes.get("model", ""), head.tenant)
-            if head.attributes.get("background") != "true":
+            if not is_background(head):
                 self._attendance.begin(response_id)
             await actor.resume(head)
             if (state := actor.state()) is not None and state.activation is not None:
@@ -281,7 +273,7 @@ class ActorHost:
         try:
             head = await self._ports.store.head(response_id)
             if head is not None and head.owner == self._ports.host.host:
-                await self._ports.store.take(response_id, epoch=head.epoch, owner=None, state="queued")
+                await self._ports.store.take(response_id, epoch=head.epoch, owner=None, state=in_queue(head))
                 self._queued = True
         except EventStoreError as error:
             # `reclaim` comes back to it; should this host end before, its lease decides.

@@ -24,6 +24,7 @@ from runtime.response import codec, history, recorder
 from runtime.response.commands import Command
 from runtime.response.decider import decide
 from runtime.response.events import Event
+from runtime.response.standing import STORED, TRANSIENT, standing
 from runtime.response.state import INITIAL, ResponseState, Status
 
 PATIENT: Final = (0.05, 0.1, 0.2, 0.5, 1.0, *repeat(2.0, 300))
@@ -218,7 +219,7 @@ class _Draft:
             schema=codec.SCHEMA,
             new=_new_stream(state, owner) if version == NO_STREAM else None,
             change=HeadChange(
-                state=state.status.value,  # Also where it stands: a host may have handed it back as queued.
+                state=standing(state),  # Also where it stands: a host may have handed it back to the queue.
                 release=state.is_over,
                 attributes=_attributes(state) if ends else None,
             ),
@@ -254,9 +255,9 @@ def _joined(one: Batch, next: Batch) -> Batch:
 def _new_stream(state: ResponseState, owner: str | None) -> NewStream:
     return NewStream(
         # What is erased soon after its end is neither listed nor continued.
-        category="response" if state.request.store else "transient",
+        category=STORED if state.request.store else TRANSIENT,
         tenant=state.project,
-        state=state.status.value,
+        state=standing(state),
         owner=owner,
         parent=state.request.previous_response_id,
         attributes=_attributes(state),

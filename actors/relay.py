@@ -13,7 +13,6 @@ from typing import Final
 
 import orjson
 
-from actors.backlog import RESPONSES
 from eventstore.events import Batch
 from eventstore.nats_connection import NatsConnection
 from eventstore.nats_subjects import safe_token
@@ -21,6 +20,7 @@ from eventstore.ports import EventStore, PublicBus
 from eventstore.relay import LiveTap, Message, Relay
 from eventstore.renders import Renders
 from runtime.response.replay import ResponseReplay
+from runtime.response.standing import RESPONSES
 
 DATA_BYTES_MAX: Final = 512 * 1024
 """Larger data stays behind; a reference to the API goes instead."""

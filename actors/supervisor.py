@@ -35,6 +35,7 @@ from eventstore.errors import EventStoreError
 from eventstore.events import Head
 from eventstore.meter import METER, Figures
 from eventstore.ports import EventStore
+from runtime.response.standing import in_queue
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +217,7 @@ class Supervisor:
                     return
                 seen = page
                 for head in await self._place(page):
-                    await self._store.take(head.stream, epoch=head.epoch, owner=None, state="queued")
+                    await self._store.take(head.stream, epoch=head.epoch, owner=None, state=in_queue(head))
                     self._work.set()
         except EventStoreError as error:
             log.warning("the streams of %s wait: %s", holder, error)

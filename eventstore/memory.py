@@ -111,11 +111,17 @@ class MemoryEventStore:
         heads = [stream.head for stream in self._streams.values() if matches(stream.head)]
         return sorted(heads, key=lambda head: head.created, reverse=newest_first)[:limit]
 
-    async def tally(self, *, categories: Sequence[str], states: Sequence[str]) -> Mapping[str, int]:
+    async def tally(
+        self, *, categories: Sequence[str], states: Sequence[str], tenant: str | None = None
+    ) -> Mapping[str, int]:
         """See `LogReader`."""
         self._check_available()
         heads = (stream.head for stream in self._streams.values())
-        return Counter(h.tenant for h in heads if h.category in categories and h.state in states)
+        return Counter(
+            head.tenant
+            for head in heads
+            if head.category in categories and head.state in states and tenant in (None, head.tenant)
+        )
 
     async def stored(self, tenant: str, *, after: int = 0, limit: int = 500) -> tuple[int, int | None]:
         """See `LogReader`."""

@@ -57,8 +57,13 @@ class LogReader(Protocol):
         """
         ...
 
-    async def tally(self, *, categories: Sequence[str], states: Sequence[str]) -> Mapping[str, int]:
-        """How many streams of these kinds are in one of the states, by tenant, for those that have any."""
+    async def tally(
+        self, *, categories: Sequence[str], states: Sequence[str], tenant: str | None = None
+    ) -> Mapping[str, int]:
+        """How many streams of these kinds are in one of the states, by tenant, for those that have any.
+
+        Reads an entry of an index for each stream that is counted; with `tenant` only that one's are.
+        """
         ...
 
     async def stored(self, tenant: str, *, after: int = 0, limit: int = 500) -> tuple[int, int | None]:

@@ -17,9 +17,9 @@ import orjson
 from eventstore.ports import LogReader
 from runtime.response.aggregate import Status
 from runtime.response.commands import Idempotency, idempotency_scope
+from runtime.response.standing import RUNNING, is_background
 from serve_app.call import Call
 from serve_app.errors import ApiError, Problem, bad_request
-from serve_app.response_reader import RUNNING
 
 HEADER: Final = "Idempotency-Key"
 KEY_CHARS_MAX: Final = 255
@@ -70,7 +70,7 @@ class IdempotencyKeys:
         head = await self._reader.head(claim.stream)
         if head is None or head.state == Status.ERASED:
             raise erased()
-        background = head.attributes.get("background") == "true"
+        background = is_background(head)
         if head.state in RUNNING and not background:
             raise _in_progress(claim.stream)
         return Earlier(claim.stream, background)

@@ -13,7 +13,7 @@ from typing import Final
 
 from actors.attendance import CREATOR
 from actors.background import Background
-from actors.backlog import RUNNING
+from runtime.response.standing import RUNNING, is_background
 from serve_app.call import Call, ClientLeft, Departure
 from serve_app.errors import bad_request
 from serve_app.runtime_port import Runtime
@@ -72,7 +72,7 @@ class Presence:
         departure = Departure(call.receive)
         left = asyncio.Event()
         head = await self._runtime.reader.head(response_id)
-        runs = head is not None and head.state in RUNNING and head.attributes.get("background") != "true"
+        runs = head is not None and head.state in RUNNING and not is_background(head)
         attending = self._background.spawn(self._attend(response_id, left, grace)) if runs else None
         try:
             yield departure

@@ -19,10 +19,10 @@ from actors.quotas import Ask, Lease
 from eventstore.errors import StoreUnavailable
 from runtime.project.state import ProjectState
 from runtime.project.state import Quotas as Bounds
+from runtime.response.standing import RESPONSES, RUNNING
 from serve_app.call import Call
 from serve_app.errors import ApiError, Problem
 from serve_app.projects import Projects
-from serve_app.response_reader import CATEGORY, RUNNING, TRANSIENT
 from serve_app.runtime_port import Runtime
 
 log = logging.getLogger(__name__)
@@ -111,8 +111,10 @@ class Quotas:
         # What is being created here is not in the log yet; counted first, so that each counts the others.
         share.starting += 1
         try:
-            running = await self._runtime.reader.tally(categories=(CATEGORY, TRANSIENT), states=RUNNING)
-            if running.get(project_id, 0) + share.starting > bound:
+            counted = await self._runtime.reader.tally(
+                categories=RESPONSES, states=RUNNING, tenant=project_id
+            )
+            if counted.get(project_id, 0) + share.starting > bound:
                 raise _limited("running_responses", bound, 1.0, "Wait until one has ended.")
             yield
         finally:

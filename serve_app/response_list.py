@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -19,7 +18,7 @@ _AT_ONCE: Final = 200
 async def response_page(
     responses: ResponseReader,
     *,
-    statuses: Sequence[str],
+    status: str,
     model: str | None,
     after: int | None,
     newest_first: bool,
@@ -33,7 +32,7 @@ async def response_page(
     shown: dict[str, bytes] = {}
     last, size, looked_at = None, 0, 0
     while True:
-        heads = await responses.page(statuses=statuses, after=after, newest_first=newest_first, limit=at_once)
+        heads = await responses.page(status=status, after=after, newest_first=newest_first, limit=at_once)
         for head in heads:
             fits = model is None or head.attributes.get("model") == model
             if looked_at == LOOKED_THROUGH_MAX or (fits and (len(shown) == limit or size > PAGE_BYTES)):

@@ -13,17 +13,15 @@ from runtime.response.codec import decode
 from runtime.response.items import is_response_id
 from runtime.response.replay import fold_stream
 from runtime.response.snapshot import response_object
+from runtime.response.standing import OVER, QUEUED, RUNNING, STORED, TRANSIENT, is_background
 from runtime.response.state import ResponseState, fold
 from runtime.response.wire import dumps
 from serve_app.errors import no_response
 
-CATEGORY: Final = "response"
-TRANSIENT: Final = "transient"
-"""What `store: false` asked for: neither listed nor continued, and shown only to a client that waits for it:
-while it runs, and in the background until it is erased."""
 SHOWN: Final = tuple(status.value for status in Status if status not in (Status.NEW, Status.ERASED))
 """The statuses that clients see."""
-RUNNING: Final = (Status.QUEUED.value, Status.IN_PROGRESS.value)
+_STANDINGS: Final = (*RUNNING, *OVER)
+"""The same as heads say it."""
 
 
 class ResponseReader:
@@ -46,7 +44,7 @@ class ResponseReader:
         Raises `ApiError` (404).
         """
         head = await self._reader.head(response_id) if is_response_id(response_id) else None
-        if head is None or head.tenant != self._project or head.category != CATEGORY:
+        if head is None or head.tenant != self._project or head.category != STORED:
             raise no_response(response_id, "after")
         return head.created
 
@@ -80,22 +78,28 @@ class ResponseReader:
             break
         raise no_response(response_id)
 
-    async def page(
-        self, *, statuses: Sequence[str], after: int | None, newest_first: bool, limit: int
-    ) -> Sequence[Head]:
-        """Heads of responses in the order of their creation, behind the one created at `after`."""
+    async def page(self, *, status: str, after: int | None, newest_first: bool, limit: int) -> Sequence[Head]:
+        """Heads of responses in the order of their creation, behind the one created at `after`.
+
+        Only those of `status`, unless that is empty.
+        """
         return await self._reader.heads(
-            category=CATEGORY,
+            category=STORED,
             tenant=self._project,
-            states=statuses or SHOWN,
+            states=_standings(status) if status else _STANDINGS,
             after=after,
             newest_first=newest_first,
             limit=limit,
         )
 
     def _is_shown(self, head: Head) -> bool:
-        if head.tenant != self._project or head.state not in SHOWN:
+        if head.tenant != self._project or head.state not in _STANDINGS:
             return False
         if head.category == TRANSIENT:
-            return head.state in RUNNING or head.attributes.get("background") == "true"
-        return head.category == CATEGORY
+            # Neither listed nor continued, and shown only to a client that waits for it.
+            return head.state in RUNNING or is_background(head)
+        return head.category == STORED
+
+
+def _standings(status: str) -> Sequence[str]:
+    return QUEUED if status == Status.QUEUED else (status,)

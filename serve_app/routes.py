@@ -212,7 +212,7 @@ class ResponseRoutes:
         behind = await responses.place(after) if after is not None else None
         page = await response_page(
             responses,
-            statuses=[status] if status else [],
+            status=status,
             model=call.query("model"),
             after=behind,
             newest_first=newest_first,

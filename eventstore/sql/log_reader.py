@@ -158,9 +158,13 @@ class SqlLogReader(ABC):
         compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
         return [head_of(row) for row in await self._all(str(compiled), compiled.params)]
 
-    async def tally(self, *, categories: Sequence[str], states: Sequence[str]) -> Mapping[str, int]:
+    async def tally(
+        self, *, categories: Sequence[str], states: Sequence[str], tenant: str | None = None
+    ) -> Mapping[str, int]:
         """See `LogReader`."""
         query = _TALLY.where(STREAMS.c.category.in_(categories), STREAMS.c.state.in_(states))
+        if tenant is not None:
+            query = query.where(STREAMS.c.tenant == tenant)
         compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
         return {row[0]: row[1] for row in await self._all(str(compiled), compiled.params)}
 

@@ -19,6 +19,7 @@ from runtime.response.errors import InvalidInput, PreviousResponseInProgress, Pr
 from runtime.response.items import CALLS, OUTPUTS, call_of, with_id
 from runtime.response.request import ResponseRequest
 from runtime.response.snapshot import response_object
+from runtime.response.standing import RUNNING
 from runtime.response.wire import dumps
 
 Item = Mapping[str, JSON]
@@ -29,7 +30,6 @@ SNAPSHOT: Final = "snapshot"
 ITEMS: Final = "items"
 """Kind of the document that holds what a later response continues: `{"input": [...], "output": [...]}`."""
 
-_RUNNING: Final = (Status.QUEUED, Status.IN_PROGRESS)
 _ANSWERED: Final = (Status.COMPLETED, Status.INCOMPLETE)
 # What is half said is kept for the audit, but a model is not told of it.
 _WHOLE_OR_NOT_AT_ALL: Final = (*CALLS, "reasoning")
@@ -59,7 +59,7 @@ def ancestry(
     """
     if not lineage or lineage[-1][0].tenant != project:
         raise PreviousResponseNotFound(previous_response_id)
-    if lineage[-1][0].state in _RUNNING:
+    if lineage[-1][0].state in RUNNING:
         raise PreviousResponseInProgress(previous_response_id)
     found: list[bytes] = []
     for head, document in lineage:

@@ -248,6 +248,9 @@ async def test_streams_are_counted_by_tenant(store: EventStore) -> None:
         assert counted == {
             tenant: sum(head.tenant == tenant for head in found) for tenant in {head.tenant for head in found}
         }
+        for tenant in {"p1", "nobody"}:
+            one = await store.tally(categories=sorted(categories), states=sorted(states), tenant=tenant)
+            assert one == {name: count for name, count in counted.items() if name == tenant}
 
 
 async def test_what_a_tenant_keeps_is_counted_page_by_page_and_goes_when_it_is_erased(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.attendance import CREATOR
-from actors.backlog import RUNNING
 from actors.client import RuntimeClient
 from actors.orders import AggregateOrder, PlacementError, UnknownResponse
 from actors.view import ResponseView
@@ -22,6 +21,7 @@ from runtime.conversation.commands import Command
 from runtime.response.commands import Create
 from runtime.response.errors import ResponseError
 from runtime.response.replay import ResponseReplay
+from runtime.response.standing import RUNNING, is_background
 from tests.simulator.loop import NOWHERE
 from tests.simulator.machines import ReplicaMachine
 
@@ -103,7 +103,7 @@ class Request:
         head = await self.replica.store.head(response_id)
         if head is None or head.state == "erased":
             raise UnknownResponse(response_id)
-        listens = head.state in RUNNING and head.attributes.get("background") != "true"
+        listens = head.state in RUNNING and not is_background(head)
         listener = f"listener-{self.replica.world.weather.chance.random()}"
         attaching = asyncio.create_task(self.client.attach(response_id, listener)) if listens else None
         async with self.replica.bus.subscribe(response_id) as live:

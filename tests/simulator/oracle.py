@@ -24,7 +24,6 @@ from tests.simulator.machines import World
 from tests.simulator.upstream import is_counted
 
 TERMINAL: Final = ("response.completed", "response.failed", "response.incomplete")
-RUNNING: Final = ("queued", "in_progress")
 
 
 async def judge(world: World, clients: Sequence[Client]) -> list[str]:

@@ -14,12 +14,13 @@ from actors.config import ClusterConfig
 from actors.hosts import HostDied
 from eventstore.errors import EventStoreError
 from runtime.conversation.state import is_conversation_id
+from runtime.response.standing import RUNNING
 from tests.simulator.chance import simulated_machine
 from tests.simulator.clients import Client
 from tests.simulator.loop import Endless, SimulatedLoop, current_process, run
 from tests.simulator.machines import World
 from tests.simulator.nemesis import Nemesis
-from tests.simulator.oracle import RUNNING, digest_of, judge
+from tests.simulator.oracle import digest_of, judge
 from tests.simulator.weather import Weather
 
 RESUMES: Final = ("prefix", "prompt", "repeat", "fail")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from actors.backlog import fair_page
+from actors.host import ActorHost
 from actors.orders import CreateOrder, Overloaded
-from eventstore.events import NewStream
+from eventstore.events import Head, NewStream
 from eventstore.memory import MemoryEventStore
 from runtime.response.commands import Create
+from runtime.response.standing import WAITING
 from tests.contract.store_contract import create as begin
 from tests.contract.store_contract import unit
 from tests.local_cluster import CONFIG, LocalCluster
@@ -75,6 +78,48 @@ async def test_a_full_queue_has_room_for_whoever_has_less_than_its_share(cluster
     await run(cluster, *(of("quiet", STALLED, background=False) for _ in range(4)))
     with pytest.raises(Overloaded):
         await run(cluster, of("quiet", STALLED, background=False))
+
+
+class _Rows(MemoryEventStore):
+    """Counts what was read."""
+
+    rows = 0
+
+    async def tally(self, **question: Any) -> Mapping[str, int]:
+        found = await super().tally(**question)
+        self.rows += sum(found.values())
+        return found
+
+    async def heads(self, **question: Any) -> Sequence[Head]:
+        found = await super().heads(**question)
+        self.rows += len(found)
+        return found
+
+
+async def test_what_waits_in_the_background_is_not_counted_for_a_client(cluster: LocalCluster) -> None:
+    """However much there is, a client that waits costs no more: there is a bound for those with clients."""
+    store = _Rows()
+    host = ActorHost(
+        replace(some_host(cluster)._ports, store=store), isolation="shared", slots=0, queue_limit=3
+    )
+    for number in range(300):
+        background = NewStream("response", "flood", "queued", attributes={"background": "true"})
+        await store.append(unit(begin(f"b{number}", new=background)))
+    for number in range(3):
+        await store.append(unit(begin(f"c{number}", new=NewStream("response", "flood", WAITING))))
+    with pytest.raises(Overloaded):
+        await host._check_queue("flood")
+    assert store.rows == 3
+    await host._check_queue("quiet")
+    assert store.rows == 6
+
+
+async def test_a_response_stands_in_the_queue_as_its_client_does(cluster: LocalCluster) -> None:
+    await run(cluster, *(of("flood", STALLED) for _ in range(2)))
+    commands = [of("flood", STALLED), of("flood", STALLED, background=False)]
+    await run(cluster, *commands)
+    found = [await cluster.store.head(command.id) for command in commands]
+    assert [head and head.state for head in found] == ["queued", WAITING]
 
 
 async def test_all_that_waits_runs_in_the_end(cluster: LocalCluster) -> None:
