@@ -103,7 +103,7 @@ class Call:
             return False
         if value.lower() in _TRUE:
             return True
-        raise bad_request(f"{name} must be true or false.", name, "invalid_value")
+        raise bad_request(f"{name} must be true or false, or left out.", name, "invalid_value")
 
     def number(self, name: str, default: int, least: int, most: int = NUMBER_MAX) -> int:
         """A query parameter that is a whole number within bounds.  Raises `ApiError` (400)."""
@@ -113,7 +113,9 @@ class Call:
         whole = value.isascii() and value.isdigit() and len(value) <= 19
         if not whole or not least <= int(value) <= most:
             upto = "up" if most == NUMBER_MAX else f"to {most}"
-            raise bad_request(f"{name} must be a whole number from {least} {upto}.", name, "invalid_value")
+            raise bad_request(
+                f"{name} must be a whole number from {least} {upto}, or left out.", name, "invalid_value"
+            )
         return int(value)
 
     def choice(self, name: str, default: str, *allowed: str) -> str:
@@ -122,7 +124,7 @@ class Call:
         if value is None:
             return default
         if value not in allowed:
-            raise bad_request(f"{name} must be {' or '.join(allowed)}.", name, "invalid_value")
+            raise bad_request(f"{name} must be {' or '.join(allowed)}, or left out.", name, "invalid_value")
         return value
 
     # -- Answers -------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ class ConversationRoutes:
     async def list_items(self, call: Call) -> None:
         """A page of its items."""
         state = await self._find(call)
-        await call.answer_json(item_page(call, [_told(item) for item in state.items]))
+        await call.answer_json(item_page(call, [_told(item) for item in state.items], state.removed))
 
     async def show_item(self, call: Call) -> None:
         """One of its items."""

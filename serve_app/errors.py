@@ -97,9 +97,9 @@ def no_conversation(conversation: str, param: str = "id") -> ApiError:
     return _not_found("Conversation", conversation, param)
 
 
-def no_item(item_id: str) -> ApiError:
+def no_item(item_id: str, param: str = "item_id") -> ApiError:
     """404: no such item."""
-    return _not_found("Item", item_id, "item_id")
+    return _not_found("Item", item_id, param)
 
 
 def _not_found(what: str, given: str, param: str, code: str | None = None) -> ApiError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from serve_app.call import Call
-from serve_app.errors import bad_request
+from serve_app.errors import no_item
 
 PAGE_DEFAULT: Final = 20
 PAGE_MAX: Final = 100
@@ -18,16 +19,23 @@ def page_of(call: Call) -> tuple[int, bool]:
     return limit, call.choice("order", "desc", "asc", "desc") == "desc"
 
 
-def item_page(call: Call, items: Sequence[Any]) -> dict[str, Any]:
-    """The page of `items`, given the oldest first, that the query asks for.  Raises `ApiError` (400)."""
+def item_page(
+    call: Call, items: Sequence[Any], removed: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The page of `items`, given the oldest first, that the query asks for.
+
+    `removed` tells of items that are gone how many of `items` are older: clients go on behind those too.
+    Raises `ApiError` (400, 404).
+    """
     limit, newest_first = page_of(call)
-    ordered = list(reversed(items)) if newest_first else list(items)
     after = call.query("after")
     if after is not None:
-        ids = [item["id"] for item in ordered]
-        if after not in ids:
-            raise bad_request("after names no item of this list.", "after", "invalid_value")
-        ordered = ordered[ids.index(after) + 1 :]
+        place = next((index for index, item in enumerate(items) if item["id"] == after), None)
+        if place is None and after not in removed:
+            raise no_item(after, "after")
+        older, newer = (place, place + 1) if place is not None else (removed[after], removed[after])
+        items = items[:older] if newest_first else items[newer:]
+    ordered = list(reversed(items)) if newest_first else list(items)
     return item_list(ordered[:limit], has_more=len(ordered) > limit)
 
 

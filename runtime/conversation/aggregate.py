@@ -40,6 +40,6 @@ CONVERSATION: Final[Aggregate[ConversationState, e.Event]] = Aggregate(
     decide=decide,
     evolve=evolve,
     label=_label,
-    snapshots=Snapshots(shape=1, dump=to_json, load=from_json, every=_SNAPSHOT_EVERY),
+    snapshots=Snapshots(shape=2, dump=to_json, load=from_json, every=_SNAPSHOT_EVERY),
 )
 """The stream of a conversation bears its id."""

@@ -62,7 +62,10 @@ def _created(command: c.CreateConversation) -> e.ConversationCreated:
 
 
 def _add(command: c.AddItems, state: ConversationState) -> list[e.Event]:
-    if not command.items or state.item(str(command.items[0]["id"])) is not None:
+    if not command.items:
+        return []
+    first = str(command.items[0]["id"])
+    if first in state.removed or state.item(first) is not None:
         return []
     _refuse_if_locked(state)
     if len(state.items) + len(command.items) > ITEMS_MAX:

@@ -11,6 +11,8 @@ from runtime.conversation import events as e
 from runtime.model import JSON
 
 CONVERSATION_PREFIX: Final = "conv_"
+REMOVED_MAX: Final = 1000
+"""Removed items whose places are remembered: ten of the longest pages."""
 _CONVERSATION_ID: Final = re.compile(r"conv_[0-9a-f]{32}")
 
 
@@ -25,6 +27,8 @@ class ConversationState:
     metadata: Mapping[str, JSON] = field(default_factory=dict)
     items: tuple[e.Item, ...] = ()
     """The oldest first."""
+    removed: Mapping[str, int] = field(default_factory=dict)
+    """The items that were removed last, each with how many of `items` are older: a list goes on there."""
     attached: str | None = None
     """The response that runs in it."""
     erased: bool = False
@@ -62,7 +66,7 @@ def evolve(state: ConversationState, event: e.Event) -> ConversationState:
         case e.ItemsAdded():
             return replace(state, items=(*state.items, *event.items))
         case e.ItemRemoved():
-            return replace(state, items=tuple(item for item in state.items if item["id"] != event.id))
+            return _without(event.id, state)
         case e.MetadataChanged():
             return replace(state, metadata=event.metadata)
         case e.ResponseAttached():
@@ -74,6 +78,16 @@ def evolve(state: ConversationState, event: e.Event) -> ConversationState:
             return ConversationState(state.id, state.project, erased=True)
         case _:
             assert_never(event)
+
+
+def _without(item_id: str, state: ConversationState) -> ConversationState:
+    place = next((index for index, item in enumerate(state.items) if item["id"] == item_id), None)
+    if place is None:
+        return state
+    removed = {id: older - (older > place) for id, older in state.removed.items()} | {item_id: place}
+    while len(removed) > REMOVED_MAX:
+        del removed[next(iter(removed))]
+    return replace(state, items=state.items[:place] + state.items[place + 1 :], removed=removed)
 
 
 def to_json(state: ConversationState) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from runtime.conversation import events as e
 from runtime.conversation.aggregate import CONVERSATION
 from runtime.conversation.decider import ITEMS_MAX
 from runtime.conversation.errors import ConversationFull, ConversationLocked, UnknownConversation
+from runtime.conversation.state import REMOVED_MAX
 from runtime.response.items import input_id
 from tests.unit.conversation.kit import (
     ATTACH,
@@ -38,11 +39,29 @@ def test_it_begins_once() -> None:
 def test_items_are_added_at_the_end_and_once() -> None:
     given(created(item(1))).when(add(item(2), item(3))).then(e.ItemsAdded((item(2), item(3)), "key_1"))
     given(created(item(1))).when(add()).then_nothing()
+    added = created(item(1)), e.ItemsAdded((item(2), item(3)), "key_1")
+    given(*added).when(add(item(2), item(3))).then_nothing()
+    given(*added, e.ItemRemoved(item(2)["id"], None)).when(add(item(2), item(3))).then_nothing()
 
 
 def test_an_item_is_removed_and_what_is_not_there_is_removed_already() -> None:
     given(created(item(1))).when(remove(1)).then(e.ItemRemoved(item(1)["id"], "key_1"))
     given(created(item(1))).when(remove(2)).then_nothing()
+
+
+def test_where_removed_items_stood_is_known_for_a_while() -> None:
+    numbers = range(1, REMOVED_MAX + 4)
+    events: list[e.Event] = [
+        created(*map(item, numbers)),
+        *(e.ItemRemoved(item(n)["id"], None) for n in (3, 1)),
+    ]
+    state = CONVERSATION.fold(events, CONVERSATION.initial)
+    assert state.removed == {item(3)["id"]: 1, item(1)["id"]: 0}
+    gone = [e.ItemRemoved(item(n)["id"], None) for n in numbers]
+    state = CONVERSATION.fold(gone, state)
+    assert len(state.removed) == REMOVED_MAX
+    assert state.items == ()
+    assert set(state.removed.values()) == {0}
 
 
 def test_metadata_is_replaced() -> None:

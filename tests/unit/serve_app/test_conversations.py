@@ -223,7 +223,32 @@ async def test_pages_follow_each_other_by_last_id(server: Served, order: str) ->
         after = f"&after={page['last_id']}"
     assert seen == sorted(map(str, range(7)), reverse=order == "desc")
     wrong = await server.client.get(f"/v1/conversations/{id}/items?after=msg_1")
-    assert refused(wrong, 400)["param"] == "after"
+    assert refused(wrong, 404)["param"] == "after"
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_who_deletes_while_paging_misses_nothing(server: Served, order: str) -> None:
+    """The page goes on where the item stood, also when its neighbours are gone, and others came."""
+    id = await begun(server, *map(str, range(8)))
+    path = f"/v1/conversations/{id}/items"
+    seen: list[str] = []
+    after: dict[str, str] = {}
+    while True:
+        page = (await server.client.get(path, params={"order": order, "limit": "3", **after})).json()
+        seen += texts(page["data"])
+        for item in page["data"]:
+            assert (await server.client.delete(f"{path}/{item['id']}")).status_code == 200
+        if not page["has_more"]:
+            break
+        after = {"after": page["last_id"]}
+    assert seen == sorted(map(str, range(8)), reverse=order == "desc")
+    await server.client.post(path, json={"items": [says("late")]})
+    behind = (await server.client.get(path, params={"order": order, "after": page["last_id"]})).json()
+    assert texts(behind["data"]) == (["late"] if order == "asc" else [])
+    elsewhere = await server.client.get(
+        f"/v1/conversations/{await begun(server)}/items", params={"after": page["last_id"]}
+    )
+    assert refused(elsewhere, 404)["param"] == "after"
 
 
 @pytest.mark.parametrize(
