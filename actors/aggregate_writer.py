@@ -21,10 +21,12 @@ from runtime.aggregate import Aggregate
 from runtime.aggregates import AGGREGATES
 
 RACES_MAX: Final = 12
-"""How often a command is decided anew because another host was faster."""
+"""How often a command is decided anew because another host was faster, or its first outcome is unknown."""
 RACE_PAUSE: Final = 0.01
 """Seconds after the first lost race, at most; twice as long after each further one, up to the next."""
 RACE_PAUSE_MAX: Final = 0.2
+UNKNOWN_PAUSE: Final = 0.5
+"""Seconds after an append of which nobody knows what became of it."""
 
 
 class AggregateWriter:
@@ -46,20 +48,27 @@ class AggregateWriter:
     async def obey(self, order: AggregateOrder) -> None:
         """Carry the order out.  Returns once what follows from it is committed.
 
-        Raises the `Refused` of the aggregate, `UnknownEvent`, `StoreUnavailable`, and `RuntimeUnavailable`
-        where others kept being faster.
+        Raises the `Refused` of the aggregate, `UnknownEvent`, `StoreUnavailable`, `OutcomeUnknown` where it
+        may still have been recorded, and `RuntimeUnavailable` where others kept being faster.
         """
         # Commands of this host to one stream need not race each other.
         turn = self._turns.setdefault(order.stream, asyncio.Lock())
         async with turn:
             pause = RACE_PAUSE
+            unknown: OutcomeUnknown | None = None
             for _ in range(RACES_MAX):
                 try:
                     return await self._try(self._aggregates[order.category], order)
                 except WrongExpectedVersion:
                     await self._sleep(pause * random.random())
                     pause = min(2 * pause, RACE_PAUSE_MAX)
-        raise RuntimeUnavailable(f"others kept changing {order.stream!r}")
+                except StoreUnavailable as error:
+                    # Asked again it is recorded once: its version and ids are those of the first time.
+                    unknown = error if isinstance(error, OutcomeUnknown) else unknown
+                    if unknown is None:
+                        raise
+                    await self._sleep(UNKNOWN_PAUSE)
+        raise unknown or RuntimeUnavailable(f"others kept changing {order.stream!r}")
 
     async def _try(self, aggregate: Aggregate[Any, Any], order: AggregateOrder) -> None:
         state, version = await aggregate.read(self._store, order.stream)
@@ -76,7 +85,7 @@ class AggregateWriter:
         try:
             return (await self._store.append(unit))[0]
         except OutcomeUnknown as error:
-            # Repeating it blindly could record it twice; whoever asks again is decided on what is there.
+            # It is looked for first: decided anew, the same command could mean something else by now.
             try:
                 async for record in self._store.read(append.stream, append.expected):
                     if (recorded := place_of(append, record)) is not None:

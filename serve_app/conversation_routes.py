@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from actors.orders import AggregateOrder
+from eventstore.errors import OutcomeUnknown
 from runtime.conversation.aggregate import CATEGORY, CONVERSATION
 from runtime.conversation.commands import (
     AddItems,
@@ -21,7 +22,7 @@ from runtime.conversation.state import ConversationState, is_conversation_id, ne
 from runtime.sealing import Seal
 from serve_app.call import Call
 from serve_app.conversation_body import ConversationBody, ItemReader, ItemsBody, MetadataBody, checked
-from serve_app.errors import no_conversation, no_item
+from serve_app.errors import maybe_added, no_conversation, no_item
 from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
 from serve_app.paging import item_list, item_page
@@ -102,7 +103,10 @@ class ConversationRoutes:
         fields, size = await self._fields(call)
         items = self._items(call, checked(ItemsBody, fields).items, size)
         id = (await self._find(call)).id
-        await self._obey(AddItems(id, call.principal.project, items, call.principal.by))
+        try:
+            await self._obey(AddItems(id, call.principal.project, items, call.principal.by))
+        except OutcomeUnknown:
+            raise maybe_added() from None
         await call.answer_json(item_list([_told(item) for item in items]))
 
     async def list_items(self, call: Call) -> None:

@@ -102,6 +102,13 @@ def no_item(item_id: str, param: str = "item_id") -> ApiError:
     return _not_found("Item", item_id, param)
 
 
+def maybe_added() -> ApiError:
+    """503: items that are sent again get new ids, so no client should do it unasked."""
+    message = "The log cannot be reached now. List the items before you send these again: they may be there."
+    headers = {"retry-after": "1", "x-should-retry": "false"}
+    return ApiError(Problem(503, message, UNAVAILABLE, "store_unavailable", headers=headers))
+
+
 def _not_found(what: str, given: str, param: str, code: str | None = None) -> ApiError:
     shown = given if len(given) <= 100 else given[:100] + "..."
     return ApiError(Problem(404, f"{what} with id '{shown}' not found.", param=param, code=code))

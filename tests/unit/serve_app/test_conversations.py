@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from eventstore.errors import OutcomeUnknown
 from tests.conformance import check_conversation_items, check_response
 from tests.unit.serve_app.keyed import keyed
 from tests.unit.serve_app.served import Connection, Served, events_of, served
@@ -224,6 +225,20 @@ async def test_pages_follow_each_other_by_last_id(server: Served, order: str) ->
     assert seen == sorted(map(str, range(7)), reverse=order == "desc")
     wrong = await server.client.get(f"/v1/conversations/{id}/items?after=msg_1")
     assert refused(wrong, 404)["param"] == "after"
+
+
+async def test_items_that_may_have_been_added_are_not_sent_again_unasked(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await begun(server)
+
+    async def lost(order: object) -> None:
+        raise OutcomeUnknown(f"{type(order).__name__} was not answered")
+
+    monkeypatch.setattr(server.cluster.client, "change", lost)
+    answer = await server.client.post(f"/v1/conversations/{id}/items", json={"items": [says("x")]})
+    assert refused(answer, 503)["code"] == "store_unavailable"
+    assert answer.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
