@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from actors.attachment import Attachment
 from eventstore.ports import LogReader
@@ -10,6 +11,9 @@ from runtime.response import history
 from runtime.response.commands import Create
 from runtime.response.items import response_of
 from runtime.response.request import ResponseRequest
+
+RESPONSES_AT_ONCE: Final = 64
+"""Responses whose items are read by one query: what is held of them has a bound."""
 
 
 class Context:
@@ -61,19 +65,15 @@ class Context:
 
     async def _look_up(self, wanted: list[str], project: str) -> dict[str, history.Item]:
         """The items that can be found in stored responses of the project."""
-        documents: dict[str, bytes | None] = {}
-        items: dict[str, history.Item] = {}
+        ids: dict[str, set[str]] = {}
         for item_id in wanted:
-            response_id = response_of(item_id)
-            if response_id is None:
-                continue
-            if response_id not in documents:
-                head = await self._reader.head(response_id)
-                ours = head is not None and head.tenant == project
-                documents[response_id] = (
-                    await self._reader.document(response_id, history.ITEMS) if ours else None
-                )
-            document = documents[response_id]
-            if document is not None and (item := history.find(document, item_id)) is not None:
-                items[item_id] = item
+            if (response_id := response_of(item_id)) is not None:
+                ids.setdefault(response_id, set()).add(item_id)
+        items: dict[str, history.Item] = {}
+        responses = list(ids)
+        for start in range(0, len(responses), RESPONSES_AT_ONCE):
+            page = responses[start : start + RESPONSES_AT_ONCE]
+            documents = await self._reader.documents(project, page, history.ITEMS)
+            for response_id, document in documents.items():
+                items |= history.find(document, ids[response_id])
         return items

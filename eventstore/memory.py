@@ -149,6 +149,16 @@ class MemoryEventStore:
         found = self._streams.get(stream)
         return found.documents.get(kind) if found else None
 
+    async def documents(self, tenant: str, streams: Sequence[str], kind: str) -> Mapping[str, bytes]:
+        """See `LogReader`."""
+        self._check_available()
+        found = {name: self._streams[name] for name in streams if name in self._streams}
+        return {
+            name: stream.documents[kind]
+            for name, stream in found.items()
+            if stream.head.tenant == tenant and kind in stream.documents
+        }
+
     async def claim(self, scope: str, key: str) -> Claim | None:
         """See `LogReader`."""
         self._check_available()

@@ -85,6 +85,10 @@ class LogReader(Protocol):
         """One document, or None."""
         ...
 
+    async def documents(self, tenant: str, streams: Sequence[str], kind: str) -> Mapping[str, bytes]:
+        """The documents of one kind of some of a tenant's streams, as far as they exist.  One query."""
+        ...
+
     async def claim(self, scope: str, key: str) -> Claim | None:
         """The claim on a key that has not expired, or None."""
         ...

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Dialect, func, select
+from sqlalchemy import Dialect, Select, func, select
 
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Claim, Head, Record
 from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.rows import HEAD_COLUMNS, RECORD_COLUMNS, head_of, record_of
-from eventstore.sql.schema import STREAMS
+from eventstore.sql.schema import DOCUMENTS, STREAMS
 
 _PAGE: Final = 128
 """Records a query, at most: a few milliseconds' work."""
@@ -59,6 +59,9 @@ SELECT
     (SELECT CAST(COALESCE(sum(length(d.data)), 0) AS BIGINT) FROM page
      JOIN documents d ON d.stream_id = page.id),
     (SELECT count(*) FROM page), (SELECT max(created) FROM page)"""
+_DOCUMENTS: Final = select(STREAMS.c.name, DOCUMENTS.c.data).join(
+    DOCUMENTS, DOCUMENTS.c.stream_id == STREAMS.c.id
+)
 _CURSOR: Final = "SELECT position FROM cursors WHERE name = :name"
 _TALLY: Final = select(STREAMS.c.tenant, func.count()).group_by(STREAMS.c.tenant)
 _HEADS: Final = select(
@@ -91,6 +94,10 @@ class SqlLogReader(ABC):
 
         Raises `StoreUnavailable`.
         """
+
+    async def _compiled(self, query: Select[Any]) -> Sequence[Sequence[Any]]:
+        compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
+        return await self._all(str(compiled), compiled.params)
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -155,8 +162,7 @@ class SqlLogReader(ABC):
         if after is not None:
             query = query.where(created < after if newest_first else created > after)
         query = query.order_by(created.desc() if newest_first else created).limit(limit)
-        compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
-        return [head_of(row) for row in await self._all(str(compiled), compiled.params)]
+        return [head_of(row) for row in await self._compiled(query)]
 
     async def tally(
         self, *, categories: Sequence[str], states: Sequence[str], tenant: str | None = None
@@ -165,8 +171,7 @@ class SqlLogReader(ABC):
         query = _TALLY.where(STREAMS.c.category.in_(categories), STREAMS.c.state.in_(states))
         if tenant is not None:
             query = query.where(STREAMS.c.tenant == tenant)
-        compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
-        return {row[0]: row[1] for row in await self._all(str(compiled), compiled.params)}
+        return {row[0]: row[1] for row in await self._compiled(query)}
 
     async def stored(self, tenant: str, *, after: int = 0, limit: int = 500) -> tuple[int, int | None]:
         """See `LogReader`."""
@@ -191,6 +196,13 @@ class SqlLogReader(ABC):
         """See `LogReader`."""
         rows = await self._all(_DOCUMENT, {"stream": stream, "kind": kind})
         return rows[0][0] if rows else None
+
+    async def documents(self, tenant: str, streams: Sequence[str], kind: str) -> Mapping[str, bytes]:
+        """See `LogReader`."""
+        query = _DOCUMENTS.where(
+            STREAMS.c.name.in_(streams), STREAMS.c.tenant == tenant, DOCUMENTS.c.kind == kind
+        )
+        return {row[0]: row[1] for row in await self._compiled(query)}
 
     async def claim(self, scope: str, key: str) -> Claim | None:
         """See `LogReader`."""

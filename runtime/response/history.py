@@ -6,7 +6,7 @@ by one `LogReader.lineage(parent, "items")`: items only, never deltas.  Instruct
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -122,13 +122,13 @@ def references(request: ResponseRequest) -> list[str]:
     return [str(item["id"]) for item in request.input if item.get("type") == "item_reference"]
 
 
-def find(document: bytes, item_id: str) -> dict[str, Any] | None:
-    """The item with that id in an items document, or None."""
+def find(document: bytes, wanted: Container[str]) -> dict[str, Item]:
+    """Those of the wanted items that are in an items document, by id."""
     items = orjson.loads(document)
-    for item in (*items["input"], *items["output"]):
-        if item.get("id") == item_id:
-            return dict(item)
-    return None
+    # What was said first counts, should a client have sent an id of its own twice.
+    return {
+        item["id"]: item for item in reversed([*items["input"], *items["output"]]) if item.get("id") in wanted
+    }
 
 
 def resolve(input: Iterable[Item], lookup: Mapping[str, Item]) -> tuple[Item, ...]:

@@ -195,6 +195,19 @@ async def test_heads_page_by_page_are_all_heads(store: EventStore) -> None:
         assert "".join(seen) == ("fedcba" if newest_first else "abcdef")
 
 
+async def test_documents_of_many_streams_are_read_at_once(store: EventStore) -> None:
+    """Those of one tenant, and of one kind; what is not there is left out."""
+    for name, tenant in (("a", "p1"), ("b", "p1"), ("c", "p2"), ("d", "p1")):
+        documents = (Document(name, "note", name.encode()), Document(name, "other", b"-"))
+        new = NewStream("response", tenant, "completed")
+        await store.append(unit(create(name, new=new), documents=documents))
+    await store.append(unit(erase("b", 0)))
+    asked = ["d", "a", "b", "c", "none", "a"]
+    assert await store.documents("p1", asked, "note") == {"a": b"a", "d": b"d"}
+    assert await store.documents("p1", asked, "none") == {}
+    assert await store.documents("p1", [], "note") == {}
+
+
 async def test_a_line_of_ancestors_comes_oldest_first_with_its_documents(store: EventStore) -> None:
     """A fork shares its ancestors; an erased one has no document left but is still there."""
     parent: str | None = None

@@ -163,6 +163,13 @@ class StoreMachine(RuleBasedStateMachine):
         found = self.run(self.store.lineage(stream, kind))
         assert [(head.stream, document) for head, document in found] == expected
 
+    @rule(names=st.lists(streams, max_size=4), kind=kinds)
+    def documents(self, names: list[str], kind: str) -> None:
+        known = {name: self.model.streams[name] for name in names if name in self.model.streams}
+        assert self.run(self.store.documents("p", names, kind)) == {
+            name: found.documents[kind] for name, found in known.items() if kind in found.documents
+        }
+
     @precondition(lambda self: self.adapter.survives)
     @rule()
     def reopen(self) -> None:

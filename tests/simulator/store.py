@@ -105,6 +105,10 @@ class SimulatedStore:
         """See `LogReader`."""
         return await self._ask(lambda: self._log.document(stream, kind))
 
+    async def documents(self, tenant: str, streams: Sequence[str], kind: str) -> Mapping[str, bytes]:
+        """See `LogReader`."""
+        return await self._ask(lambda: self._log.documents(tenant, streams, kind))
+
     async def claim(self, scope: str, key: str) -> Claim | None:
         """See `LogReader`."""
         return await self._ask(lambda: self._log.claim(scope, key))

@@ -6,7 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from eventstore.memory import MemoryEventStore
+from runtime.response.history import ITEMS
 from tests.unit.actors.kit import ScriptedModel, World, always, create, says
 
 
@@ -37,3 +40,22 @@ async def test_a_chain_of_any_length_takes_the_same_questions() -> None:
     assert asked[1]["lineage"] == 1
     assert asked[1] == asked[19]
     assert len(world.model.requests[19].items) == 39, "all of it is told"
+
+
+async def test_any_number_of_references_takes_one_question() -> None:
+    world = World(ScriptedModel(always(*says("Hello"))))
+    references: list[dict[str, Any]] = []
+    for number in range(10):
+        command = create(id=f"resp_{number:032x}")
+        actor = world.actor(id=command.id)
+        await actor.create(command, start=True)
+        await actor.run()
+        items = orjson.loads(await world.store.document(command.id, ITEMS) or b"")
+        references += [{"type": "item_reference", "id": items[part][0]["id"]} for part in ("input", "output")]
+    command = create(id=f"resp_{99:032x}", input=tuple(references))
+    store: Any = CountingStore(world.store)
+    actor = world.actor(store=store, id=command.id)
+    await actor.create(command, start=True)
+    assert (store.asked["documents"], store.asked["document"], store.asked["head"]) == (1, 0, 0)
+    await actor.run()
+    assert len(world.model.requests[-1].items) == 20

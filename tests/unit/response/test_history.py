@@ -121,13 +121,12 @@ def test_references_are_resolved_from_documents() -> None:
     wanted = running.state.output[0]["id"]
     request = ResponseRequest(model="m", input=({"type": "item_reference", "id": wanted}, QUESTION))
     assert history.references(request) == [wanted]
-    found = history.find(document, wanted)
-    assert found is not None
-    assert found["role"] == "assistant"
-    assert history.resolve(request.input, {wanted: found}) == (found, QUESTION)
+    found = history.find(document, {wanted, "msg_x"})
+    assert [(id, item["role"]) for id, item in found.items()] == [(wanted, "assistant")]
+    assert history.resolve(request.input, found) == (found[wanted], QUESTION)
     with pytest.raises(InvalidInput, match=f"Item with id '{wanted}' not found"):
         history.resolve(request.input, {})
-    assert history.find(document, "msg_x") is None
+    assert history.find(document, {"msg_x"}) == {}
 
 
 def test_a_resolved_item_keeps_what_is_its_upstreams_but_does_not_show_it() -> None:
