@@ -21,7 +21,7 @@ from runtime.response.request import ResponseRequest
 from tests.simulator.conversations import CONVERSATIONS
 from tests.simulator.front import Connection, Cut, Handler, Refused, Request, ask
 from tests.simulator.machines import ReplicaMachine, World
-from tests.simulator.upstream import Manner
+from tests.simulator.upstream import COUNT, Manner
 
 TRIES_MAX: Final = 200
 """How often a client begins anew before it gives up: far beyond what a simulation lasts."""
@@ -85,7 +85,7 @@ class Client:
     def _draw(self) -> Seen:
         chance = self._chance
         manner = Manner.draw(self._world.weather, self._resumes)
-        question = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Count."}]}
+        question = {"type": "message", "role": "user", "content": COUNT}
         together = not manner.calls and chance.random() < 0.4
         isolation = chance.choice([None, None, None, None, "exclusive", "dedicated"])
         request = ResponseRequest(

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from actors.client import RuntimeClient
@@ -28,6 +29,7 @@ from tests.simulator.chance import EPOCH
 from tests.simulator.loop import NOWHERE, Process, SimulatedLoop
 from tests.simulator.network import Ether, SimulatedLiveBus, SimulatedPublicBus, call, travelled
 from tests.simulator.store import Database, SimulatedStore
+from tests.simulator.tools import SimulatedTool, Till
 from tests.simulator.upstream import Provider, SimulatedModel
 from tests.simulator.weather import Weather
 
@@ -48,6 +50,7 @@ class World:
         self.ether = Ether(weather, self.database.log)
         self.public = SimulatedPublicBus(weather)
         self.provider = Provider(weather)
+        self.till = Till(weather)
         self.hosts: list[SimulatedHost] = []
         self.supervisor = SupervisorMachine(self)
         self.replicas = [ReplicaMachine(self, number) for number in range(2)]
@@ -78,6 +81,7 @@ class World:
             sleep=asyncio.sleep,
             host=ActorIdentity(spec.name, spec.actor, "node-1", len(self.hosts)),
             seal=Seal("the simulator"),
+            open_tool=partial(SimulatedTool, self.till),
         )
 
 
@@ -93,6 +97,8 @@ class SimulatedHost:
         self.is_near = world.weather.chance.random() < 0.5
         """Whether it runs on the supervisor's node: there its death is seen at once, and it can be killed
         while it is stopped."""
+        self.is_lost = False
+        """Whether Ray says that it is dead, as of all on a node that it does not hear, though it runs."""
         self.host: ActorHost | None = None
 
     def __repr__(self) -> str:
@@ -171,7 +177,7 @@ class SimulatedHost:
         """See `HostHandle`."""
         if self.is_near:
             self.process.kill()
-        else:
+        elif not self.is_lost:
             # A stopped process far away hears it when it goes on, or a little later.
             self._world.loop.call_later(self._world.weather.between(0, 3), self._hear_kill, context=NOWHERE)
 
@@ -186,6 +192,8 @@ class SimulatedHost:
         return self.host
 
     async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
+        if self.is_lost:
+            raise HostDied(f"{self!r}: its node is taken for dead")
         return await call(self._world.weather, self.process, work)
 
 
@@ -202,7 +210,7 @@ class SimulatedFactory:
         world = self._world
         self._known.add(spec.actor)
         await asyncio.sleep(world.weather.between(0.1, 1.0))
-        if any(host.spec.actor == spec.actor for host in world.living_hosts()):
+        if any(host.spec.actor == spec.actor and not host.is_lost for host in world.living_hosts()):
             raise HostDied(f"{spec.name} did not start: its name is taken")
         if world.weather.happens(world.weather.starts_fail):
             raise HostDied(f"{spec.name} did not start: the simulation says so")

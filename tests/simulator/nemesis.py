@@ -29,6 +29,7 @@ class Nemesis:
         blows: dict[str, Callable[[], None]] = {
             "host_kills": self._kill_host,
             "host_stops": lambda: self._stop_host(blocked=False),
+            "host_losses": self._lose_host,
             "loop_blocks": lambda: self._stop_host(blocked=True),
             "supervisor_kills": lambda: self._kill(self._world.supervisor.process),
             "supervisor_stops": lambda: self._stop(self._world.supervisor.process),
@@ -64,6 +65,12 @@ class Nemesis:
     def _kill_host(self) -> None:
         if (host := self._host()) is not None:
             self._kill(host.process)
+
+    def _lose_host(self) -> None:
+        """Have Ray say that a host far away is dead.  It runs on as a zombie until it misses its lease."""
+        if (host := self._host()) is not None and not host.is_near:
+            log.info("%r is taken for dead", host.process)
+            host.is_lost = True
 
     def _kill_replica(self) -> None:
         self._kill(self._weather.chance.choice(self._world.replicas).process)

@@ -29,7 +29,7 @@ TERMINAL: Final = ("response.completed", "response.failed", "response.incomplete
 async def judge(world: World, clients: Sequence[Client]) -> list[str]:
     """Everything that is wrong."""
     log = world.database.log
-    problems = problems_of(clients)
+    problems = [*world.database.problems, *problems_of(clients)]
     if (wrong := (await audit(log)).first) is not None:
         problems.append(f"the log does not verify: {wrong}")
     seen = {one.id: one for client in clients for one in client.seen}
@@ -53,6 +53,8 @@ async def judge(world: World, clients: Sequence[Client]) -> list[str]:
     for host in world.living_hosts():
         if host.host is not None and (running := host.host.running()):
             problems.append(f"{host.spec.name} still runs {running}")
+        if host.spec.name in log._buried:
+            problems.append(f"{host.spec.name} was buried and is still there")
         if world.provider.open[host.process]:
             problems.append(f"{host.spec.name} left a call to its upstream open")
     return problems
@@ -124,7 +126,9 @@ class _Stream:
         self._expect(len(ends) == 1, f"it shows the ends {ends}")
         if not ends:
             return
-        self._expect(shown[-1]["type"] == ends[0], f"it shows {shown[-1]['type']} after its end")
+        if shown[-1]["type"] != ends[0]:
+            self.problems.append(f"it shows {shown[-1]['type']} after its end")
+            return
         digest = hashlib.sha256(b"".join(data_of(frame) + b"\n" for frame in self.frames)).hexdigest()
         recorded = next(event.shown for event in self.events if isinstance(event, ENDINGS))
         self._expect(digest == recorded, "the digest of what it showed is not the recorded one")
@@ -142,8 +146,9 @@ class _Stream:
         final, manner = shown[-1]["response"], seen.manner
         for item in final["output"]:
             if item["type"] == "function_call" and item["status"] == "completed":
-                whole = item["arguments"].startswith('{"city":"') and item["arguments"].endswith('"}')
+                whole = item["arguments"].startswith('{"') and item["arguments"].endswith('"}')
                 self._expect(whole, f"a whole function call has the arguments {item['arguments']}")
+        self.problems += self.world.till.judge(final["output"], self.events)
         completed = final["status"] == "completed"
         if manner.reads_as_one:
             words = manner.words if completed else None
@@ -161,8 +166,8 @@ class _Stream:
         """Nothing but the call in flight is bought again."""
         provider = self.world.provider
         activations = {record.epoch for record in self.records}
-        repeats = sum(isinstance(event, e.ModelCallFailed) for event in self.events)
-        most = self.head.epoch + len(activations) + provider.failed[self.head.stream] + repeats
+        again = sum(isinstance(event, e.ModelCallFailed | e.ToolFinished) for event in self.events)
+        most = self.head.epoch + len(activations) + provider.failed[self.head.stream] + again
         calls = provider.calls[self.head.stream]
         self._expect(calls <= most, f"{calls} calls were made, at most {most} were needed")
 

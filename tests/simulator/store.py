@@ -29,6 +29,9 @@ class Database:
         self.weather = weather
         self.records: dict[str, list[Record]] = {}
         """Every record of every stream as it was appended, also where it was erased later."""
+        self.problems: list[str] = []
+        """What the log must have refused."""
+        self._taken: set[tuple[str, int]] = set()
         self.stood_still = 0.0
         """Seconds for which its clock stood still, because it was away: leases stretch."""
         self.log = MemoryEventStore(
@@ -47,10 +50,24 @@ class Database:
             work.send(None)
         except StopIteration as done:
             for record in self.log._records[before:]:
-                self.records.setdefault(record.stream, []).append(record)
+                self._keep(record)
             result: T = done.value
             return result
         raise AssertionError("the log in memory waits for nothing")
+
+    def give(self, head: Head) -> None:
+        """Note that somebody took a stream: an epoch is one taker's."""
+        if (head.stream, head.epoch) in self._taken:
+            self.problems.append(f"{head.stream}: epoch {head.epoch} was taken twice")
+        self._taken.add((head.stream, head.epoch))
+
+    def _keep(self, record: Record) -> None:
+        """Keep what was appended.  What a zombie appends may look innocent later, so it is looked at now."""
+        records = self.records.setdefault(record.stream, [])
+        epoch = self.log._streams[record.stream].head.epoch
+        if record.epoch != epoch:
+            self.problems.append(f"{record.stream}: epoch {record.epoch} appended in epoch {epoch}")
+        records.append(record)
 
 
 class SimulatedStore:
@@ -129,9 +146,13 @@ class SimulatedStore:
 
     async def take(self, stream: str, *, epoch: int, owner: str | None, state: str | None = None) -> Head:
         """See `EventStore`."""
-        return await self._ask(
-            lambda: self._log.take(stream, epoch=epoch, owner=owner, state=state), writes=True
-        )
+
+        async def work() -> Head:
+            head = await self._log.take(stream, epoch=epoch, owner=owner, state=state)
+            self._database.give(head)
+            return head
+
+        return await self._ask(work, writes=True)
 
     async def renew(self, holder: str, ttl: float) -> None:
         """See `EventStore`."""

@@ -47,5 +47,12 @@ def test_things_do_go_wrong_and_responses_are_made_all_the_same() -> None:
     assert len({outcome.digest for outcome in outcomes}) == len(outcomes)
     assert sum(outcome.responses for outcome in outcomes) > 3 * len(outcomes)
     traces = "\n".join(line for outcome in outcomes for line in outcome.trace)
-    for blow in ("is killed", "stops for", "goes on", "the log is away", "the bus is away"):
+    for blow in (
+        "is killed",
+        "stops for",
+        "goes on",
+        "is taken for dead",
+        "the log is away",
+        "the bus is away",
+    ):
         assert blow in traces

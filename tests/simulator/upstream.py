@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from runtime.catalog import Limits, Resolved, Upstream
 from runtime.model import (
@@ -26,9 +26,12 @@ from runtime.model import (
 )
 from runtime.resume import GO_ON, WHAT_IS_LEFT
 from tests.simulator.loop import Process
+from tests.simulator.tools import SPEND, arguments_of
 from tests.simulator.weather import Weather
 
 WORDS_MAX: Final = 9
+COUNT: Final = [{"type": "input_text", "text": "Count."}]
+"""What every client asks."""
 LETTERS: Final = "abcdefghijklmnopqrstuvxyz"
 
 
@@ -46,18 +49,23 @@ class Manner:
     """Whether it thinks and then calls a function, instead of counting."""
     refuses: bool
     """Whether it answers nothing and never will."""
+    spends: Literal["", "once", "again"]
+    """Whether it has a tool of the server's pay for something before it counts, and whether that tool may pay
+    again with the same key."""
 
     @classmethod
     def draw(cls, weather: Weather, resumes: Sequence[str]) -> Manner:
         """Any of them."""
         chance = weather.chance
+        calls = chance.random() < 0.2
         return cls(
             resume=chance.choice(resumes),
             words=chance.randint(1, WORDS_MAX),
             varies=chance.random() < 0.5,
             continues=chance.random() < 0.8,
-            calls=chance.random() < 0.2,
+            calls=calls,
             refuses=chance.random() < 0.05,
+            spends=chance.choice(["", "once", "again"]) if not calls else "",
         )
 
     @property
@@ -68,10 +76,12 @@ class Manner:
     def agent(self, isolation: str | None) -> Mapping[str, Any]:
         """What is recorded of it."""
         traits = "v" * self.varies + "g" * self.continues + "c" * self.calls + "x" * self.refuses
+        tools = ({**SPEND, "idempotent": self.spends == "again"},) if self.spends else ()
         return Resolved(
             id=repr(self),
             upstream=Upstream("simulated", "openai_chat", max_retries=3),
-            model=f"{self.words}{traits}",
+            model=f"{self.words}{traits}{self.spends and f'/{self.spends}'}",
+            tools=tools,
             resume=self.resume,  # type: ignore[arg-type]  # one of the ways
             limits=Limits(seconds=600),
             isolation=isolation,  # type: ignore[arg-type]  # one of the kinds
@@ -101,15 +111,15 @@ class SimulatedModel:
     @asynccontextmanager
     async def call(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Sequence[ModelEvent]]]:
         """See `Model`."""
-        response = request.seed.partition(":")[0]
+        response, traits = request.seed.partition(":")[0], request.model.partition("/")[0]
         number = self._provider.calls[response]
         self._provider.calls[response] += 1
         self._provider.open[self._process] += 1
         try:
             await asyncio.sleep(self._weather.between(0.001, 0.05))
-            if "x" in request.model:
+            if "x" in traits:
                 raise ModelError("invalid_prompt", "The simulation says so.")
-            if request.goes_on and "g" not in request.model:
+            if request.goes_on and "g" not in traits:
                 self._provider.failed[response] += 1
                 raise ModelError("invalid_prompt", "The simulated server continues no half messages.")
             if self._weather.happens(self._weather.upstream_refuses):
@@ -128,7 +138,7 @@ class SimulatedModel:
         weather = self._weather
         yield [CallStarted(f"call {number}", "0" * 64)]
         read: list[ModelEvent] = []
-        for event in self._events(request, number):
+        for event in self._events(request, response, number):
             if weather.happens(weather.upstream_cuts / 10):
                 self._provider.failed[response] += 1
                 if read:
@@ -144,20 +154,21 @@ class SimulatedModel:
         if read:
             yield read
 
-    def _events(self, request: ModelRequest, number: int) -> Iterator[ModelEvent]:
-        letter = LETTERS[number % len(LETTERS)] if "v" in request.model else "w"
-        if "c" in request.model:
+    def _events(self, request: ModelRequest, response: str, number: int) -> Iterator[ModelEvent]:
+        traits, _, spends = request.model.partition("/")
+        letter = LETTERS[number % len(LETTERS)] if "v" in traits else "w"
+        if "c" in traits:
             yield ItemOpened("reasoning")
             yield from map(ReasoningDelta, ("Which ", "city ", letter, "?"))
             yield ItemClosed()
-            yield ItemOpened("function_call", name="weather", call_id=f"call_{number}")
-            yield from map(ArgumentsDelta, ('{"ci', f'ty":"{letter}', '"}'))
-            yield ItemClosed()
-            yield CallEnded("tool_calls", Usage(1, 1))
+            yield from _call("weather", f'{{"city":"{letter}"}}', number)
+            return
+        if spends and _is_unpaid(request):
+            yield from _call("spend", arguments_of(f"{response}/{letter}/{spends}"), number)
             return
         text = "".join(f" {letter}{word}" for word in range(int(request.model[0])))
         half = half_said(request)
-        if "g" in request.model:
+        if "g" in traits:
             text = text[len(half) :]
             if _is_told(request, WHAT_IS_LEFT):
                 yield CallEnded("stop", Usage(1, 0))
@@ -176,6 +187,19 @@ class SimulatedModel:
 
     async def aclose(self) -> None:
         """See `Model`."""
+
+
+def _call(name: str, arguments: str, number: int) -> Iterator[ModelEvent]:
+    yield ItemOpened("function_call", name=name, call_id=f"call_{number}")
+    yield from (ArgumentsDelta(arguments[at : at + 5]) for at in range(0, len(arguments), 5))
+    yield ItemClosed()
+    yield CallEnded("tool_calls", Usage(1, 1))
+
+
+def _is_unpaid(request: ModelRequest) -> bool:
+    """Whether nothing was bought yet since the model was asked to count."""
+    kinds = [COUNT if item.get("content") == COUNT else item["type"] for item in request.items]
+    return "function_call_output" not in kinds[len(kinds) - kinds[::-1].index(COUNT) :]
 
 
 def half_said(request: ModelRequest) -> str:

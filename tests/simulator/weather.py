@@ -40,6 +40,7 @@ class Weather:
     # Things that happen at a moment, per second.
     host_kills: float = 0.0
     host_stops: float = 0.0
+    host_losses: float = 0.0
     loop_blocks: float = 0.0
     supervisor_kills: float = 0.0
     supervisor_stops: float = 0.0
@@ -91,6 +92,7 @@ _MOST = {
     "upstream_stalls": 0.2,
     "host_kills": 1.2,
     "host_stops": 1.0,
+    "host_losses": 1.0,
     "loop_blocks": 0.4,
     "supervisor_kills": 0.4,
     "supervisor_stops": 0.3,
