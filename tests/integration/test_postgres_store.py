@@ -177,6 +177,47 @@ async def test_expired_claims_do_not_stay(postgres: str, admin: asyncpg.Connecti
     await store.aclose()
 
 
+async def test_claims_that_expired_bring_nobody_into_a_ring(postgres: str, admin: asyncpg.Connection) -> None:
+    """Two writers clear away what has expired, each at what the other one is about to claim."""
+    now = 1_000_000
+    ours, theirs = (PostgresEventStore(postgres, now=lambda: now) for _ in range(2))
+    halves = [[f"{half}-{n:02}" for n in range(16)] for half in range(2)]
+
+    def claims(keys: list[str], gate: str, stream: str) -> tuple[Claim, ...]:
+        return tuple(Claim("s", key, b"", stream, now + 1000) for key in (gate, *keys))
+
+    for half, keys in enumerate(halves):
+        await ours.append(unit(create(f"a{half}"), claims=claims(keys, f"+gate-{half}", f"a{half}")))
+    now += 1000
+    async with admin.transaction():
+        # Whoever claims comes as far as its gate, which sorts before all, and waits there.
+        await admin.execute("SELECT FROM claims WHERE key LIKE '+gate-%' FOR UPDATE")
+        units = [
+            unit(create(f"b{half}"), claims=claims(halves[1 - half], f"+gate-{half}", f"b{half}"))
+            for half in range(2)
+        ]
+        again = [
+            asyncio.create_task(who.append(each)) for who, each in zip((ours, theirs), units, strict=True)
+        ]
+
+        async def both_wait() -> bool:
+            await admin.execute("SELECT pg_stat_clear_snapshot()")
+            waiting = await admin.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return bool(waiting == 2)
+
+        await eventually(both_wait)
+    await asyncio.gather(*again)
+    for half, keys in enumerate(halves):
+        found = await ours.claim("s", keys[0])
+        assert found is not None
+        assert found.stream == f"b{1 - half}"
+    for store in (ours, theirs):
+        await store.aclose()
+
+
 async def test_a_thread_renews_while_the_event_loop_is_blocked(store: PostgresEventStore) -> None:
     thread = threading.Thread(target=store.renew_lease_blocking, args=("host-1", 3.0))
     thread.start()
