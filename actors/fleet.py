@@ -140,8 +140,11 @@ class Fleet:
         for spec, handle, info in await self._factory.found():
             self._add(spec, handle, info)
 
-    async def keep_warm(self) -> None:
-        """Start as many hosts as are missing; what is too many leaves when it runs nothing."""
+    async def keep_warm(self, *, one_first: bool = False) -> None:
+        """Start as many hosts as are missing; what is too many leaves when it runs nothing.
+
+        With `one_first`, and where there is none, one is started before the others: all wait for it.
+        """
         if self._warming.locked():
             return  # Whoever is at it counted what is missing; the next look counts again.
         async with self._warming:
@@ -149,6 +152,9 @@ class Fleet:
             for host in shared[self._config.hosts :]:
                 self._retire(host, "there are enough others")
             missing = self._config.hosts - len(shared)
+            if one_first and not shared and missing > 1:
+                await self._start(self._spec("shared"))
+                missing -= 1
             await asyncio.gather(*(self._start(self._spec("shared")) for _ in range(missing)))
             if self._config.isolation == "exclusive":
                 await self._keep_spare("exclusive")

@@ -48,6 +48,9 @@ REHOME_INTERVAL = 0.25
 SWEEP_INTERVAL = 5.0
 """Seconds between looks for work and hosts of which no hint came, and for transient responses whose time is
 over."""
+HEAD_START = 1.0
+"""Seconds after a host's death in which no other is started while one lives: a start takes whole processors,
+and what the dead one ran goes on sooner without."""
 RUNNING_MAX = 2.0
 """Seconds a host may take to tell what runs on it."""
 
@@ -72,6 +75,8 @@ class Supervisor:
         self._background = Background()
         self._backlog = Backlog(store, config, now)
         self._succeeding: set[str] = set()
+        self._quiet_until = 0.0
+        """When hosts may be started again, by the event loop's clock."""
         self.census = Census(f"supervisor-{uuid4().hex[:8]}", now)
         METER.read("responses_waiting", "Responses in the queue.", lambda: self._backlog.waiting)
         METER.read("hosts", "Hosts that the supervisor knows.", lambda: len(self._fleet.hosts))
@@ -153,8 +158,9 @@ class Supervisor:
 
     async def _ask(self) -> None:
         await asyncio.gather(*(self._ask_one(host) for host in list(self._fleet.hosts.values())))
-        # Beside this: a start takes seconds, in which loads would grow old and hints go unheard.
-        self._background.spawn(self._fleet.keep_warm())
+        if asyncio.get_running_loop().time() >= self._quiet_until:
+            # Beside this: a start takes seconds, in which loads would grow old and hints go unheard.
+            self._background.spawn(self._fleet.keep_warm(one_first=True))
 
     async def _ask_one(self, host: Host) -> None:
         dead = await self._fleet.ask(host)
@@ -172,9 +178,12 @@ class Supervisor:
         """Have others go on with what a dead host ran."""
         if self._fleet.remove(host):
             log.warning("host %s (pid %d) is lost: %s", host.spec.name, host.info.pid, why)
-            # Both beside whoever saw it: with the log's owner dead, burying waits for the first new host.
-            self._background.spawn(self._fleet.keep_warm())
+            # Beside whoever saw it: with the log's owner dead, burying waits for the next one.
             self._background.spawn(self._succeed(host.spec.name))
+            if self._fleet.free("shared") is not None:
+                self._quiet_until = asyncio.get_running_loop().time() + HEAD_START
+            else:
+                self._background.spawn(self._fleet.keep_warm(one_first=True))
 
     async def _succeed(self, name: str) -> None:
         if name in self._succeeding:

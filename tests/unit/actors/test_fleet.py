@@ -71,6 +71,37 @@ async def test_streams_go_on_though_every_host_dies_at_once_the_logs_writer_too(
         assert len(await activations(cluster, command.id)) == 2
 
 
+async def test_what_a_dead_host_ran_goes_on_before_another_is_started(cluster: LocalCluster) -> None:
+    """A start takes whole processors: as long as one host lives, nobody has to wait for it."""
+    command = create("simulated?deltas=40&interval_ms=20")
+    await cluster.client.create(command)
+    dead = await owner(cluster, command.id)
+    assert dead is not None
+    cluster.factory.hosts[dead].kill()
+    while await owner(cluster, command.id) == dead:  # noqa: ASYNC110  (the log sets no event)
+        await asyncio.sleep(0.005)
+    assert len(cluster.factory.started) == 2
+    assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
+    await until(lambda: len(living(cluster)) == 2)
+
+
+async def test_of_all_that_are_missing_one_is_started_first(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = cluster.factory.start
+    seen: list[int] = []
+
+    async def told(spec: HostSpec) -> LocalHost:
+        seen.append(len(living(cluster)))
+        return await start(spec)
+
+    monkeypatch.setattr(cluster.factory, "start", told)
+    for host in list(cluster.factory.hosts.values()):
+        host.kill()
+    await until(lambda: len(living(cluster)) == 2)
+    assert seen == [0, 1]
+
+
 async def test_a_silent_host_gets_no_work_and_one_that_answers_again_leaves(cluster: LocalCluster) -> None:
     """It keeps what it runs; when that is over it ends, for another has taken its place."""
     slow = create("simulated?deltas=60&interval_ms=20")
