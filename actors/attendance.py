@@ -1,7 +1,7 @@
 """Who listens to the foreground responses of one host, and the end of those to which nobody listens any more.
 
-Only a live replica tells that a client left.  One that died tells nothing, nor does a host that died hand on
-what it was told: such a response runs to its end, because its clients may be on their way to another replica.
+Only a live replica tells that a client left, and tells it again to whoever takes the response over.  One
+that died tells nothing: its responses run to their end, because its clients may be on their way to another.
 """
 
 from __future__ import annotations

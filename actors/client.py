@@ -12,13 +12,12 @@ from uuid import uuid4
 
 from actors.config import ClusterConfig
 from actors.hosts import HostDied, SupervisorHandle
+from actors.listener import Listener
 from actors.orders import (
     AggregateOrder,
-    AttachOrder,
     CancelOrder,
     CreateOrder,
     DeleteOrder,
-    DetachOrder,
     HostInfo,
     Moved,
     Order,
@@ -42,8 +41,6 @@ PATIENCE = 10.0
 """Seconds a command looks for a living host before its client hears 503."""
 ANSWER_MAX = 45.0
 """Seconds that a host may take to carry out one command, a fresh one's start included."""
-OWNERLESS_MAX = 3600.0
-"""Seconds for which somebody is waited for who runs a response, to be told who listens to it."""
 SILENT_MAX = 10.0
 """Seconds without an answer of the supervisor after which a replica no longer calls itself ready; Ray brings
 a supervisor back in less."""
@@ -120,21 +117,19 @@ class RuntimeClient:
         except HostDied as error:
             raise RuntimeUnavailable(str(error)) from error
 
-    async def attach(self, response_id: str, listener: str) -> None:
-        """Tell whoever runs a foreground response that somebody listens to it.
+    async def attend(self, response_id: str, listener: str, left: asyncio.Event, grace: float | None) -> None:
+        """Tell whoever runs a foreground response that somebody listens to it, and once `left` is set that
+        the listener left, `grace` seconds before it may end; nothing of that without a grace.
 
-        Returns once that is known there, or once there is nothing to be known: it is over.
+        One that waits for a slot is told as soon as it runs; the time it waited counts.  Whoever takes it
+        over is told again.  Returns once it is over, or nobody needs to know any more.
         """
-        await self._tell_owner(response_id, lambda _: AttachOrder(response_id, listener))
-
-    async def detach(self, response_id: str, listener: str, grace: float) -> None:
-        """Tell whoever runs a foreground response that a listener left `grace` seconds before it may end.
-
-        One that waits for a slot is told as soon as it runs; the time it waited counts.
-        """
-        await self._tell_owner(
-            response_id, lambda waited: DetachOrder(response_id, listener, max(0.0, grace - waited))
-        )
+        listening = Listener(response_id, listener, left, grace)
+        while not listening.is_done():
+            with suppress(EventStoreError, HostDied, PlacementError, TimeoutError):
+                if await self._tell(listening):
+                    return
+            await listening.pause()
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:
         """Every host with the responses that run on it.  Raises `RuntimeUnavailable`."""
@@ -198,24 +193,20 @@ class RuntimeClient:
             raise HostDied("no host is known")
         return await self._placement.send(name, order)
 
-    async def _tell_owner(self, response_id: str, order: Callable[[float], Order]) -> None:
-        """Have the one host that runs a response, now or soon, carry out an order made for the seconds that
-        were waited."""
-        loop = asyncio.get_running_loop()
-        began, pause = loop.time(), 0.05
-        while (waited := loop.time() - began) < OWNERLESS_MAX:
-            with suppress(EventStoreError, HostDied, PlacementError, TimeoutError):
-                head = await self.reader.head(response_id)
-                if head is not None and head.state not in RUNNING:
-                    return
-                if head is None and waited > ANSWER_MAX:
-                    return  # Its creation was not even committed.
-                if head is not None and head.owner is not None:
-                    async with asyncio.timeout(PATIENCE):
-                        if await self._send_to_owner(response_id, order(waited)) is None:
-                            return
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 1.0)
+    async def _tell(self, listening: Listener) -> bool:
+        """Tell the host that runs the response what is new of a listener; whether the response is over."""
+        if self._placement.knows(listening.host):
+            return False
+        head = await self.reader.head(listening.response_id)
+        if head is None:
+            return listening.waited > ANSWER_MAX  # Its creation was not even committed.
+        if head.state not in RUNNING:
+            return True
+        if (order := listening.news(head)) is not None:
+            async with asyncio.timeout(PATIENCE):
+                if await self._send_to_owner(listening.response_id, order) is None:
+                    listening.tell(head, order)
+        return False
 
     async def _until_placed(self, send: Callable[[], Awaitable[Exception | None]]) -> None:
         """Try until a living host has carried the order out or refused it."""

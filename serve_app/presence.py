@@ -86,14 +86,12 @@ class Presence:
             await departure.aclose()
 
     async def _attend(self, response_id: str, left: asyncio.Event, grace: float | None) -> None:
-        listener = self._random_bytes(8).hex()
-        await self._runtime.attach(response_id, listener)
-        await left.wait()
-        if grace is not None:
-            await self._runtime.detach(response_id, listener, grace)
+        await self._runtime.attend(response_id, self._random_bytes(8).hex(), left, grace)
 
     def _tell_departure(self, response_id: str, grace: float) -> None:
         if len(self._background) < TELLING_MAX:
-            self._background.spawn(self._runtime.detach(response_id, CREATOR, grace))
+            left = asyncio.Event()
+            left.set()
+            self._background.spawn(self._runtime.attend(response_id, CREATOR, left, grace))
         else:
             log.warning("response %s goes on without its client: too many left at once", response_id)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from actors.orders import AggregateOrder, HostInfo, Running
@@ -61,13 +62,10 @@ class Runtime(Protocol):
         """A slice of a project's budget, for this process."""
         ...
 
-    async def attach(self, response_id: str, listener: str) -> None:
-        """Tell whoever runs a foreground response that somebody listens to it."""
-        ...
-
-    async def detach(self, response_id: str, listener: str, grace: float) -> None:
-        """Tell whoever runs a foreground response that a listener left: it ends, unless somebody listens
-        again within `grace` seconds."""
+    async def attend(self, response_id: str, listener: str, left: asyncio.Event, grace: float | None) -> None:
+        """Tell whoever runs a foreground response that somebody listens to it, and once `left` is set that
+        the listener left: it ends, unless somebody listens again within `grace` seconds.  Returns once it is
+        over."""
         ...
 
     async def running(self) -> list[tuple[HostInfo, list[Running]]]:

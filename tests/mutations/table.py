@@ -344,7 +344,6 @@ _FOUND_BY_SEEDS: Final = (
     "a key is claimed once (memory)",
     "a host without a lease ends",
     "the streams of a dead host get another",
-    "what began and belongs to nobody is ended",
     "what is shown was committed",
     "a commit of which nobody heard is looked for",
     "a follower drops what it has seen",

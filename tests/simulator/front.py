@@ -96,7 +96,9 @@ class Request:
             await self.client.create(command)
             await self._follow(follow(ResponseReplay(self.replica.store, command.id), live, fresh=True))
         if self.connection.left and not command.request.background:
-            await self.client.detach(command.id, CREATOR, self._grace())
+            left = asyncio.Event()
+            left.set()
+            await self.client.attend(command.id, CREATOR, left, self._grace())
 
     async def resume(self, response_id: str, after: int) -> None:
         """As `GET /v1/responses/{id}?stream=true&starting_after=` does it."""
@@ -105,12 +107,19 @@ class Request:
             raise UnknownResponse(response_id)
         listens = head.state in RUNNING and not is_background(head)
         listener = f"listener-{self.replica.world.weather.chance.random()}"
-        attaching = asyncio.create_task(self.client.attach(response_id, listener)) if listens else None
+        left = asyncio.Event()
+        telling = (
+            asyncio.create_task(self.client.attend(response_id, listener, left, self._grace()))
+            if listens
+            else None
+        )
         async with self.replica.bus.subscribe(response_id) as live:
             await self._follow(follow(ResponseReplay(self.replica.store, response_id), live, after))
-        if attaching is not None and self.connection.left:
-            await attaching
-            await self.client.detach(response_id, listener, self._grace())
+        if telling is not None and self.connection.left:
+            left.set()
+            await telling
+        elif telling is not None:
+            telling.cancel()
 
     def _grace(self) -> float:
         return self.replica.world.weather.between(0.5, 5)

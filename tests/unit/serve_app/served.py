@@ -149,7 +149,7 @@ class Connection:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait, with a bound, for what tells nobody that it happened."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  # There is no event to wait for: the parts are the real ones.
             await asyncio.sleep(0.01)
 

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from actors import listener
 from actors.attendance import CREATOR, LISTENERS_MAX, Attendance
 from runtime.model import ItemOpened, TextDelta
 from serve_app import presence
@@ -186,6 +187,47 @@ async def test_a_takeover_cancels_nothing_that_somebody_listens_to(
     assert (await server.ended(response_id))["status"] == "cancelled"
 
 
+async def killed_and_taken_over(server: Served, model: ScriptedModel) -> None:
+    head = await server.cluster.store.head(the_id(server))
+    assert head is not None
+    calls = len(model.requests)
+    server.cluster.factory.hosts[head.owner or ""].kill()
+    await until(lambda: len(model.requests) > calls)
+
+
+def graces(server: Served) -> int:
+    """Responses that end soon, as the living hosts know."""
+    hosts = server.cluster.factory.hosts.values()
+    return sum(len(host._host._attendance._graces) for host in hosts if host._host is not None)
+
+
+async def test_who_takes_a_response_over_is_told_that_its_client_left(
+    server: Served, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "AGAIN_GRACE", 0.3)
+    await left(await begun(server, grace="1"))
+    await until(lambda: graces(server) == 1)
+    await killed_and_taken_over(server, model)
+    assert (await server.ended(the_id(server)))["status"] == "cancelled"
+    assert model.open_calls == 0
+
+
+async def test_who_takes_a_response_over_is_told_who_came_back(
+    server: Served, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "AGAIN", 0.1)
+    monkeypatch.setattr(listener, "AGAIN_GRACE", 1.0)
+    creator = await begun(server, grace="1")
+    follower = get(server, the_id(server))
+    await follower.until(b"Well")
+    await left(creator)
+    await killed_and_taken_over(server, model)
+    await asyncio.sleep(1.5)
+    assert model.open_calls == 1
+    await left(follower)
+    assert (await server.ended(the_id(server)))["status"] == "cancelled"
+
+
 async def test_a_thousand_clients_that_leave_leave_nothing_behind(model: ScriptedModel) -> None:
     """No model call, no task and no response that runs on."""
     async with served(models={"simulated": model}, limits=Limits(grace=0.0), config=STEADY) as server:
@@ -242,9 +284,9 @@ async def test_of_too_great_a_crowd_nothing_is_told_and_nothing_waits_to_be(
     await follower.until(b"Well")
     await left(creator)
     background = server.api._responses._presence._background
-    await until(lambda: len(background) == 1)
+    await until(lambda: len(background) == 2)
     monkeypatch.setattr(presence, "TELLING_MAX", 0)
     await left(follower)
-    await until(lambda: len(background) == 0)
+    await until(lambda: len(background) == 1)
     await asyncio.sleep(0.5)
     assert model.open_calls == 1, "it goes on"
