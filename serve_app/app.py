@@ -54,7 +54,7 @@ def build(settings: Settings) -> serve.Application:
         num_replicas=settings.replicas,
         max_ongoing_requests=ONGOING_MAX,
         ray_actor_options={"num_cpus": 0},
-        logging_config=LoggingConfig(enable_access_log=False, log_level=settings.log_level.upper()),
+        logging_config=LoggingConfig(enable_access_log=False, log_level=_serve_log_level(settings)),
         # Serve hands a change of this to replicas that run: the models can be changed without a restart.
         user_config={"config_text": config_text},
     )
@@ -119,6 +119,11 @@ class Replica:
         await self._runtime.aclose()
         await self._bus.aclose()
         await self._reader.aclose()
+
+
+def _serve_log_level(settings: Settings) -> str:
+    # At `info` Serve composes a line for every request, and drops it where its access log is off.
+    return "WARNING" if settings.log_level == "info" else settings.log_level.upper()
 
 
 def cluster_config(settings: Settings) -> ClusterConfig:

@@ -48,14 +48,16 @@ class Projects:
 
     async def have_keys(self) -> bool:
         """Whether any project ever had a key.  Once one had, that never changes."""
-        if self._have_keys:
-            return True
-        async with self._look:
-            if not self._have_keys and self._monotonic() - self._looked_at >= FRESH_S:
-                began = self._monotonic()
-                self._have_keys = await self._find_keys()
-                self._looked_at = began
+        if not self._knows():
+            async with self._look:
+                if not self._knows():
+                    began = self._monotonic()
+                    self._have_keys = await self._find_keys()
+                    self._looked_at = began
         return self._have_keys
+
+    def _knows(self) -> bool:
+        return self._have_keys or self._monotonic() - self._looked_at < FRESH_S
 
     async def find(self, project: str) -> ProjectState:
         """The project as it was at most `FRESH_S` ago; one that does not exist has no id."""

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -200,7 +201,7 @@ class Http:
             async with asyncio.timeout(timeouts.first_byte):
                 response = await self._connections.session().request(
                     method,
-                    self._url(path, beside=beside),
+                    _url(self.upstream.url, path, beside=beside),
                     data=body,
                     headers=self._headers,
                     allow_redirects=False,
@@ -243,11 +244,6 @@ class Http:
         headers = {name.lower(): value for name, value in response.headers.items()}
         return refused(self.upstream.name, response.status, headers, body, self.secrets)
 
-    def _url(self, path: str, *, beside: bool = False) -> str:
-        parts = urlsplit(self.upstream.url)
-        base = parts.path.rstrip("/")
-        return parts._replace(path=(base.removesuffix("/v1") if beside else base) + path).geturl()
-
     def error(self, code: str, problem: str, *, retryable: bool = False) -> ModelError:
         """An error that says which upstream has the problem."""
         message = self.clean(f"The upstream {self.upstream.name!r} {problem}.")
@@ -260,3 +256,10 @@ class Http:
     def interrupted(self) -> ModelError:
         """The error of a connection that broke before the upstream had finished."""
         return self.error("upstream_interrupted", "broke off before it had finished", retryable=True)
+
+
+@lru_cache(maxsize=256)
+def _url(base: str, path: str, *, beside: bool) -> str:
+    parts = urlsplit(base)
+    above = parts.path.rstrip("/")
+    return parts._replace(path=(above.removesuffix("/v1") if beside else above) + path).geturl()
