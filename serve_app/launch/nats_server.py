@@ -26,6 +26,10 @@ _RENEW_PAUSES_S: Final = (60.0, 300.0, 1800.0)
 _RENEWED_S: Final = 3600.0
 """Without such a restart for so long, the next one is about something new."""
 _END_LIMIT_S: Final = 10.0
+_LOOK_S: Final = 2.0
+_ANSWER_S: Final = 1.0
+_SILENT_MAX: Final = 5
+"""Looks in a row that it leaves unanswered, one every `_LOOK_S` seconds, after which it is ended."""
 _ROOM_BYTES: Final = 4 * 1024 * 1024
 """With less room on its disk JetStream would stop again at once."""
 
@@ -62,6 +66,8 @@ class NatsServer:
         self._renewals = 0
         self._renewed_at = -_RENEWED_S
         self._ending: tuple[int, float] | None = None
+        self._look_at = 0.0
+        self._silent = 0
 
     @property
     def child(self) -> subprocess.Popen[bytes] | None:
@@ -70,7 +76,7 @@ class NatsServer:
 
     def start(self) -> processes.Session:
         """Start it; `wait` tells when it answers.  It ends when this process does."""
-        self._started, self._again_at = time.monotonic(), None
+        self._started, self._again_at, self._silent = time.monotonic(), None, 0
         self._child, session = processes.start(
             self._command,
             mark=self._data.mark,
@@ -93,15 +99,38 @@ class NatsServer:
             time.sleep(0.02)
 
     def watch(self) -> processes.Session | None:
-        """Start it again, later each time, if it ended.  Returns the new session when it did."""
+        """Start it again, later each time, if it ended, or was ended because it stood still.  Returns the new
+        session when it did."""
         now = time.monotonic()
-        if self._child is None or self._child.poll() is None:
+        if self._child is None:
+            return None
+        if self._child.poll() is None:
+            self._look(self._child)
             return None
         if self._again_at is None:
             self._failures = 0 if now - self._started > _STEADY_S else self._failures
             self._again_at = now + _BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)]
             self._failures += 1
         return self.start() if now >= self._again_at else None
+
+    def _look(self, child: subprocess.Popen[bytes]) -> None:
+        """End a server that takes connections and says nothing, again and again: it is halted or hangs."""
+        if time.monotonic() < self._look_at:
+            return
+        self._silent = 0 if self._speaks() else self._silent + 1
+        self._look_at = time.monotonic() + _LOOK_S
+        if self._silent >= _SILENT_MAX:
+            child.kill()
+
+    def _speaks(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=_ANSWER_S) as connection:
+                connection.recv(1)
+        except ConnectionRefusedError:
+            return True  # It reads its store before it listens, for as long as that takes.
+        except OSError:
+            return False
+        return True
 
     def renew(self) -> bool:
         """End it because its JetStream takes nothing, for `watch` to start it again; whether that was done.

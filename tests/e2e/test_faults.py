@@ -191,7 +191,8 @@ async def test_streams_survive_a_nats_that_stands_still(instance: Instance, http
         new = await created(http, {"model": own("deltas=5"), "input": "x"})
         assert text_of(new) == "".join(words(5))
     finally:
-        server.resume()
+        with suppress(psutil.NoSuchProcess):  # On a busy machine this took so long that it was ended.
+            server.resume()
     assert await finished(listeners) == [TEXT] * STREAMS
 
 

@@ -345,7 +345,6 @@ _FOUND_BY_SEEDS: Final = (
     "a host without a lease ends",
     "the streams of a dead host get another",
     "what is shown was committed",
-    "a commit of which nobody heard is looked for",
     "a follower drops what it has seen",
     "a follower notices a gap",
     "the relay remembers only what it has told",
