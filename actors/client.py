@@ -225,8 +225,10 @@ class RuntimeClient:
                 log.info("command not placed: %s", error)
             if refusal is None:
                 return
-            if not isinstance(refusal, RuntimeUnavailable | Moved) or loop.time() + pause > deadline:
+            if not isinstance(refusal, RuntimeUnavailable | Moved):
                 raise refusal
+            if loop.time() + pause > deadline:
+                raise RuntimeUnavailable(str(refusal)) if isinstance(refusal, Moved) else refusal
             # Jitter, so that the commands of a lost host do not all come back at once.
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, 1.0)

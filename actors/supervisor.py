@@ -31,10 +31,11 @@ from actors.orders import (
     UnknownResponse,
 )
 from actors.quotas import Ledger
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, Fenced
 from eventstore.events import Head
 from eventstore.meter import METER, Figures
 from eventstore.ports import EventStore
+from runtime.response.errors import UnknownEvent
 from runtime.response.standing import in_queue
 
 log = logging.getLogger(__name__)
@@ -255,15 +256,20 @@ class Supervisor:
         return left
 
     async def _send(self, handle: HostHandle, given: Sequence[tuple[Head, Order]]) -> list[Head]:
+        """Have a host resume these.  Returns those that it refused, for whatever reason."""
         try:
             outcomes = await handle.obey([order for _, order in given])
         except HostDied:
             return []
-        return [
-            head
-            for (head, _), outcome in zip(given, outcomes, strict=True)
-            if isinstance(outcome, Overloaded)
-        ]
+        left: list[Head] = []
+        for (head, _), refusal in zip(given, outcomes, strict=True):
+            if refusal is None or isinstance(refusal, Fenced):
+                continue  # It runs there, or somebody else was faster.
+            if not isinstance(refusal, Overloaded):
+                log.warning("response %s was not resumed by %r: %s", head.stream, handle, refusal)
+            if not isinstance(refusal, UnknownEvent):  # Which is left alone: it may run elsewhere.
+                left.append(head)
+        return left
 
     async def _host_for(self, head: Head) -> HostHandle:
         isolation = head.attributes.get("isolation", self._config.isolation)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from actors.host import ActorHost
 from actors.hosts import HostUnreachable
-from actors.orders import CancelOrder, CreateOrder, HostInfo, PlacementError, ResumeOrder
+from actors.orders import (
+    CancelOrder,
+    CreateOrder,
+    HostInfo,
+    Moved,
+    Order,
+    PlacementError,
+    ResumeOrder,
+    RuntimeUnavailable,
+)
 from actors.response_actor import ResponseActor
 from eventstore.events import Head
 from runtime.response.items import new_response_id
@@ -73,6 +82,41 @@ async def test_a_host_keeps_what_it_runs(cluster: LocalCluster) -> None:
         await host._host.reclaim()
     assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
     assert len(await activations(cluster, command.id)) == 1
+
+
+async def test_a_host_that_refuses_to_go_on_is_named_and_another_try_is_made(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = create("simulated?deltas=20&interval_ms=5")
+    await cluster.client.create(command)
+    resume, refused = ActorHost._resume, 0
+
+    async def refuse_once(host: ActorHost, response_id: str, epoch: int) -> None:
+        nonlocal refused
+        refused += 1
+        if refused == 1:
+            raise ValueError("a mistake")
+        await resume(host, response_id, epoch)
+
+    monkeypatch.setattr(ActorHost, "_resume", refuse_once)
+    cluster.factory.hosts[(await head_of(cluster, command.id)).owner or ""].kill()
+    assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
+    assert refused > 1
+    assert f"{command.id} was not resumed by" in caplog.text
+
+
+async def test_whoever_cancels_what_keeps_moving_is_told_to_try_again(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def moved(host: ActorHost, orders: Sequence[Order]) -> list[Exception | None]:
+        return [Moved(order.response_id) for order in orders if isinstance(order, CancelOrder)]
+
+    command = create("simulated?deltas=20&interval_ms=5")
+    await cluster.client.create(command)
+    monkeypatch.setattr("actors.client.PATIENCE", 0.2)
+    monkeypatch.setattr(ActorHost, "obey", moved)
+    with pytest.raises(RuntimeUnavailable, match="runs elsewhere by now"):
+        await cluster.client.cancel(command.id, "key_1")
 
 
 async def test_an_overtaken_order_steals_nothing(cluster: LocalCluster) -> None:
