@@ -21,7 +21,8 @@ from runtime.aggregate import Aggregate
 from runtime.aggregates import AGGREGATES
 
 RACES_MAX: Final = 12
-"""How often a command is decided anew because another host was faster, or its first outcome is unknown."""
+"""How often a command is decided anew because another host was faster, also the creation of a response in a
+conversation, or because the outcome is unknown."""
 RACE_PAUSE: Final = 0.01
 """Seconds after the first lost race, at most; twice as long after each further one, up to the next."""
 RACE_PAUSE_MAX: Final = 0.2

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Final
 
 from eventstore.events import Unit
 from eventstore.ports import LogReader
@@ -16,9 +15,6 @@ from runtime.conversation.errors import UnknownConversation
 from runtime.conversation.state import INITIAL, ConversationState, is_conversation_id
 from runtime.response import history
 from runtime.response.aggregate import ResponseState
-
-RACES_MAX: Final = 12
-"""How often a response is created anew because its conversation changed in between."""
 
 
 class Attachment:

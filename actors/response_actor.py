@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from actors.attachment import RACES_MAX, Attachment
+from actors.aggregate_writer import RACES_MAX
+from actors.attachment import Attachment
 from actors.context import Context
 from actors.journal import BRIEF, ActivationLost, Journal
 from actors.orders import RuntimeUnavailable, UnknownResponse

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from runtime.compaction import TRIGGER
 from runtime.conversation.events import Item
@@ -13,13 +13,12 @@ from runtime.response.items import fresh_id, known_as
 from serve_app.errors import bad_request
 from serve_app.input_items import Unseal, input_items
 from serve_app.limits import Limits
-from serve_app.request_body import Body, told
+from serve_app.request_body import Body
 
 ITEMS_MAX: Final = 20
 """Items of one request, as in the Responses API."""
 
 Items = Annotated[list[Any], Field(max_length=ITEMS_MAX)]
-B = TypeVar("B", bound=Body)
 
 NO_ITEMS: Final[Mapping[str, str]] = {
     "item_reference": "Send the item itself instead of a reference to it.",
@@ -75,11 +74,3 @@ class ItemReader:
 
     def _named(self, index: int, item: Item) -> Item:
         return known_as(fresh_id(str(item["type"]), self._entropy, index), item)
-
-
-def checked(body: type[B], fields: Mapping[str, Any]) -> B:
-    """The fields as that body.  Raises `ApiError` (422)."""
-    try:
-        return body.model_validate(fields)
-    except ValidationError as error:
-        raise told(error) from None

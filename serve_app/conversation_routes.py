@@ -21,7 +21,7 @@ from runtime.conversation.events import Item
 from runtime.conversation.state import ConversationState, is_conversation_id, new_conversation_id
 from runtime.sealing import Seal
 from serve_app.call import Call
-from serve_app.conversation_body import ConversationBody, ItemReader, ItemsBody, MetadataBody, checked
+from serve_app.conversation_body import ConversationBody, ItemReader, ItemsBody, MetadataBody
 from serve_app.errors import maybe_added, no_conversation, no_item
 from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
@@ -69,7 +69,7 @@ class ConversationRoutes:
     async def create(self, call: Call) -> None:
         """Begin one, perhaps with items."""
         fields, size = await self._fields(call)
-        given = checked(ConversationBody, fields)
+        given = ConversationBody.checked(fields)
         metadata = self._metadata(given.metadata)
         items = self._items(call, given.items or (), size)
         id, who = new_conversation_id(self._random_bytes(16)), call.principal
@@ -84,7 +84,7 @@ class ConversationRoutes:
     async def update(self, call: Call) -> None:
         """Replace its metadata."""
         fields, _ = await self._fields(call)
-        metadata = self._metadata(checked(MetadataBody, fields).metadata)
+        metadata = self._metadata(MetadataBody.checked(fields).metadata)
         id = (await self._find(call)).id
         await self._obey(ChangeMetadata(id, call.principal.project, metadata, call.principal.by))
         await call.answer_json(_shown(await self._find(call)))
@@ -101,7 +101,7 @@ class ConversationRoutes:
     async def add_items(self, call: Call) -> None:
         """Add items, and show them under their new ids."""
         fields, size = await self._fields(call)
-        items = self._items(call, checked(ItemsBody, fields).items, size)
+        items = self._items(call, ItemsBody.checked(fields).items, size)
         id = (await self._find(call)).id
         try:
             await self._obey(AddItems(id, call.principal.project, items, call.principal.by))

@@ -133,10 +133,18 @@ CODES: Final = {
     "too_long": "array_above_max_length",
 }
 """FastAPI's words for what is wrong with a value, in OpenAI's; every other one is `invalid_type`."""
+DECIMAL_CODES: Final = {
+    "less_than_equal": "decimal_above_max_value",
+    "greater_than_equal": "decimal_below_min_value",
+}
+"""The same where the bound is that of a decimal."""
 
 
-def invalid(detail: Sequence[tuple[Sequence[str | int], str, str]]) -> ApiError:
-    """422: values of the wrong type or out of bounds, each as (path in the body, message, FastAPI's type)."""
+def invalid(detail: Sequence[tuple[Sequence[str | int], str, str]], code: str | None = None) -> ApiError:
+    """422: values of the wrong type or out of bounds, each as (path in the body, message, FastAPI's type).
+
+    `code` is OpenAI's word for the first one, where its type does not tell.
+    """
     path, message, kind = detail[0]
     param = dotted(path)
     more = f" (and {len(detail) - 1} more)" if len(detail) > 1 else ""
@@ -144,7 +152,7 @@ def invalid(detail: Sequence[tuple[Sequence[str | int], str, str]]) -> ApiError:
         Problem(
             422,
             f"{param}: {message}{more}" if param else message,
-            code=CODES.get(kind, "invalid_type"),
+            code=code or CODES.get(kind, "invalid_type"),
             param=param or None,
             detail=[{"loc": ["body", *loc], "msg": msg, "type": type_} for loc, msg, type_ in detail],
         )

@@ -32,7 +32,8 @@ HOSTED: Final = frozenset(
         *("tool_search_call", "tool_search_output", "program", "program_output"),
     }
 )
-"""What other servers' hosted tools left in a conversation.  The model is told of its words, not of these."""
+"""What other servers' hosted tools left in a conversation, beside every `vendor:name`.  The model is told of
+its words, not of these."""
 
 
 class Items(NamedTuple):
@@ -75,8 +76,9 @@ def input_items(
     read: list[Fields] = []
     left_out: dict[str, None] = {}
     for index, item in enumerate(items):
-        if isinstance(item, dict) and isinstance(kind := item.get("type"), str) and kind in HOSTED:
-            left_out[kind] = None
+        kind = item.get("type") if isinstance(item, dict) else None
+        if isinstance(kind, str) and (kind in HOSTED or ":" in kind):
+            left_out[kind[:64]] = None
         else:
             read.append(_opened(_item(item, (name, index)), unseal, (name, index)))
             if read[-1]["type"] == TRIGGER and index + 1 < len(items):
@@ -212,7 +214,8 @@ def _reasoning(item: Fields, path: Path) -> Fields:
     reasoning: dict[str, JSON] = {
         "type": "reasoning",
         **_identity(item, path),
-        "summary": _texts(item, "summary", "summary_text", path),
+        # Some clients drop what is empty.
+        "summary": _texts(item, "summary", "summary_text", path) if item.get("summary") is not None else [],
     }
     if item.get("content"):
         reasoning["content"] = _texts(item, "content", "reasoning_text", path)

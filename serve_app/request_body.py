@@ -7,15 +7,15 @@ no answer are accepted.  A field whose meaning this server does not have yet is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from runtime.catalog import Catalog
 from runtime.response.request import ResponseRequest
-from serve_app.errors import ApiError, bad_request, invalid, not_supported
+from serve_app.errors import DECIMAL_CODES, ApiError, bad_request, invalid, not_supported
 from serve_app.input_items import Items, Unseal, input_items, sealed_nowhere
 from serve_app.limits import Limits
 from serve_app.tool_params import check_not_run_here, read_tools, tool_choice
@@ -28,6 +28,23 @@ class Body(BaseModel):
     """A body, or a part of one, as it is checked."""
 
     model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True, frozen=True)
+
+    @classmethod
+    def checked(cls, fields: Mapping[str, Any]) -> Self:
+        """The fields as this body.  Raises `ApiError` (422)."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise told(error) from None
+
+
+def _whole(value: Any) -> Any:
+    """JSON knows no integers: 10.0 is as whole as 10, as far as a float can tell."""
+    return int(value) if isinstance(value, float) and abs(value) < 2**53 and value.is_integer() else value
+
+
+WHOLE: Final = BeforeValidator(_whole)
+"""Takes whole numbers however their writer writes them; stands behind their bounds."""
 
 
 SUMMARIES: Final = ("auto", "concise", "detailed")
@@ -92,7 +109,7 @@ class ContextManagement(Body):
     """What is done about a context that grows too long."""
 
     type: Literal["compaction"]
-    compact_threshold: Annotated[int, Field(ge=1000)] | None = None
+    compact_threshold: Annotated[int, Field(ge=1000), WHOLE] | None = None
     """Tokens from which on the context is summarized."""
 
 
@@ -113,8 +130,8 @@ class CreateBody(Body):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     include: list[str] | None = None
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1), WHOLE] | None = None
+    max_tool_calls: Annotated[int, Field(ge=1), WHOLE] | None = None
     metadata: dict[str, Any] | None = None
     parallel_tool_calls: bool | None = True
     tools: list[dict[str, Any]] | None = None
@@ -126,7 +143,7 @@ class CreateBody(Body):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
     truncation: Literal["disabled", "auto"] | None = None
     service_tier: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     user: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -165,10 +182,7 @@ def read_create(
     Raises `UnknownModel` and `ApiError`: 422 for types and bounds, 413 for an item that is too long, 400 for
     what makes no sense or is not served.
     """
-    try:
-        given = CreateBody.model_validate(body)
-    except ValidationError as error:
-        raise told(error) from None
+    given = CreateBody.checked(body)
     if given.conversation is not None and given.previous_response_id is not None:
         message = "previous_response_id and conversation exclude each other. Send one of them."
         raise bad_request(message, "conversation", "mutually_exclusive_parameters")
@@ -221,11 +235,15 @@ UNION_BRANCHES: Final = ("str", "list[any]", "dict[str,any]", "ConversationRef",
 
 def told(error: ValidationError) -> ApiError:
     """422, without what was sent: a wrong field may hold a secret."""
+    errors = error.errors(include_url=False, include_input=False)
+    first = errors[0]
+    of_decimal = any(isinstance(bound, float) for bound in first.get("ctx", {}).values())
     return invalid(
         [
             (tuple(part for part in one["loc"] if part not in UNION_BRANCHES), _words(one), one["type"])
-            for one in error.errors(include_url=False, include_input=False)
-        ]
+            for one in errors
+        ],
+        DECIMAL_CODES.get(first["type"]) if of_decimal else None,
     )
 
 

@@ -144,7 +144,10 @@ class Settings:
         default=None,
         repr=False,
         metadata=_about(
-            _secret, "What keys the hashes of API keys; without, it is kept in the data directory."
+            _secret,
+            "What API keys are hashed with and what clients keep for us is sealed with. Give all nodes the "
+            "same, best from a secret store as RAYSPOND_SECRET_KEY; without, it is made and kept as "
+            "secrets/secret-key in the data directory.",
         ),
     )
     body_limit_bytes: int = field(

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Dialect, Select, func, select
+from sqlalchemy import ClauseElement, Dialect, func, select
 
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Claim, Head, Record
@@ -95,7 +95,7 @@ class SqlLogReader(ABC):
         Raises `StoreUnavailable`.
         """
 
-    async def _compiled(self, query: Select[Any]) -> Sequence[Sequence[Any]]:
+    async def _compiled(self, query: ClauseElement) -> Sequence[Sequence[Any]]:
         compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
         return await self._all(str(compiled), compiled.params)
 

@@ -75,6 +75,6 @@ def test_openai_for_node(instance: Instance, node_program: Path) -> None:
         "conversation": True,
         "remembered": ["user", "user", "assistant"],
         "gone": 404,
-        "refused": [422, "temperature", "integer_above_max_value", "string"],
+        "refused": [422, "temperature", "decimal_above_max_value", "string"],
         "models": True,
     }

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.aggregate_writer import AggregateWriter
-from actors.attachment import RACES_MAX
+from actors.aggregate_writer import RACES_MAX, AggregateWriter
 from actors.orders import AggregateOrder, RuntimeUnavailable
 from eventstore.errors import OutcomeUnknown, StoreUnavailable
 from eventstore.events import Record, Recorded, Unit

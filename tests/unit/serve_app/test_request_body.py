@@ -54,8 +54,8 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("model", ["simulated"], [None, "", 1, [], {}]),
     ("input", ["", "hi", [], None], [1, True, {"role": "user"}, 1.5]),
     ("instructions", ["", "be kind", None], [1, [], {}]),
-    ("max_output_tokens", [1, 8000, None], [0, -1, 8001, 1.5, "5", True, [], 2**63]),
-    ("max_tool_calls", [1, None], [0, "1", 1.5]),
+    ("max_output_tokens", [1, 10.0, 8000, None], [0, -1, 8001, 1.5, 1e300, "5", True, [], 2**63]),
+    ("max_tool_calls", [1, 2.0, None], [0, "1", 1.5, 1e300]),
     ("temperature", [0, 0.5, 2, 2.0, None], [2.01, -0.1, "1", True, []]),
     ("top_p", [0, 1, 0.5, None], [1.01, -1, "1"]),
     ("top_logprobs", [0, 20, None], [-1, 21, "1"]),
@@ -281,6 +281,22 @@ def test_fields_that_nobody_knows_and_hints_are_ignored() -> None:
                 },
             ),
         ),
+        (
+            [{"type": "reasoning", "id": "rs_1", "encrypted_content": "e"}],
+            (
+                {
+                    "type": "reasoning",
+                    "id": "rs_1",
+                    "status": "completed",
+                    "summary": [],
+                    "encrypted_content": "e",
+                },
+            ),
+        ),
+        (
+            [{"type": "acme:found", "id": "x"}, {"role": "user", "content": "hi"}],
+            (message("user", text("hi")),),
+        ),
         ([{"id": "msg_1"}], ({"type": "item_reference", "id": "msg_1"},)),
     ],
 )
@@ -327,13 +343,34 @@ def test_without_input_a_conversation_goes_on_from_where_it_stands() -> None:
         ({"type": "function_call_output", "output": "x"}, "input[0].call_id"),
         ({"type": "function_call_output", "call_id": "c", "output": {"a": 1}}, "input[0].output"),
         ({"type": "function_call_output", "call_id": "x" * 257, "output": ""}, "input[0].call_id"),
-        ({"type": "reasoning"}, "input[0].summary"),
+        ({"type": "reasoning", "summary": "x"}, "input[0].summary"),
         ({"type": "reasoning", "summary": ["x"]}, "input[0].summary[0]"),
     ],
 )
 def test_an_item_that_is_not_well_formed_is_a_422_at_its_place(item: Any, param: str) -> None:
     problem = refused(input=[item])
     assert (problem.status, problem.param) == (422, param)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("temperature", 2.5, "decimal_above_max_value"),
+        ("temperature", 3, "decimal_above_max_value"),
+        ("top_p", -1, "decimal_below_min_value"),
+        ("max_output_tokens", 0, "integer_below_min_value"),
+        ("max_output_tokens", 8001.0, "integer_above_max_value"),
+        ("top_logprobs", 21, "integer_above_max_value"),
+        ("top_logprobs", 1.5, "invalid_type"),
+    ],
+)
+def test_a_number_out_of_bounds_has_the_code_of_its_kind(field: str, value: float, code: str) -> None:
+    problem = refused(**{field: value})
+    assert (problem.status, problem.param, problem.code) == (422, field, code)
+
+
+def test_whole_numbers_are_kept_as_such() -> None:
+    assert repr(read(max_output_tokens=10.0).max_output_tokens) == "10"
 
 
 def test_an_item_that_is_too_long_is_a_413_and_too_many_are_a_422() -> None:
