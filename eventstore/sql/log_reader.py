@@ -97,7 +97,7 @@ class SqlLogReader(ABC):
 
     async def _compiled(self, query: ClauseElement) -> Sequence[Sequence[Any]]:
         compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
-        return await self._all(str(compiled), compiled.params)
+        return await self._all(str(compiled), compiled.params or {})
 
     @abstractmethod
     async def aclose(self) -> None:
