@@ -40,6 +40,10 @@ class ClusterConfig:
     """Seconds after its end at which a `store: false` response is erased."""
     transient_after_background: float = 600.0
     """The same, in the background: its client must come back for it."""
+    seal_after: float = 3600.0
+    """Seconds after its end at which a response's events are compressed."""
+    retention: float = 0.0
+    """Seconds after its end at which a response is erased; 0 keeps it."""
     jetstream_deltas: bool = False
     """Whether JetStream keeps `*.delta` events too."""
     jetstream_duplicate_window: float = 10.0

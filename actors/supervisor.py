@@ -35,10 +35,15 @@ from eventstore.errors import EventStoreError, Fenced
 from eventstore.events import Head
 from eventstore.meter import METER, Figures
 from eventstore.ports import EventStore
+from eventstore.sealing import seal
 from runtime.response.errors import UnknownEvent
 from runtime.response.standing import in_queue
 
 log = logging.getLogger(__name__)
+
+_SEALED_STREAMS = METER.counter("log_sealed_streams", "Streams whose events were compressed.")
+_SEALED_RECORDS = METER.counter("log_sealed_records", "Records that became part of a block.")
+_FINDINGS = METER.counter("log_unsealed_findings", "Streams that are left unsealed: they do not verify.")
 
 WATCH_INTERVAL = 0.1
 """Seconds between looks at whether hosts' processes are there; costs a few system calls a host."""
@@ -47,11 +52,12 @@ INFO_INTERVAL = 0.5
 REHOME_INTERVAL = 0.25
 """Seconds between looks for leases that ran out and for queued work."""
 SWEEP_INTERVAL = 5.0
-"""Seconds between looks for work and hosts of which no hint came, and for transient responses whose time is
-over."""
+"""Seconds between looks for work and hosts of which no hint came, and for responses whose time is over."""
 HEAD_START = 1.0
 """Seconds after a host's death in which no other is started while one lives: a start takes whole processors,
 and what the dead one ran goes on sooner without."""
+SEAL_INTERVAL = 1.0
+"""Seconds between rounds of sealing, each of a page of responses at most."""
 RUNNING_MAX = 2.0
 """Seconds a host may take to tell what runs on it."""
 
@@ -92,6 +98,8 @@ class Supervisor:
             self._every(INFO_INTERVAL, self._ask),
             self._every(REHOME_INTERVAL, self._find_work),
             self._every(SWEEP_INTERVAL, self._sweep),
+            self._every(SWEEP_INTERVAL, self._erase),
+            self._every(SEAL_INTERVAL, self._seal),
         ):
             self._background.spawn(loop)
 
@@ -279,9 +287,23 @@ class Supervisor:
         self._work.set()  # A hint can be lost, as with a host that died before it told.
         await self._fleet.adopt()
         await self._place(await self._backlog.unowned())
+
+    async def _erase(self) -> None:
         async for orders in self._backlog.erasures():
             if host := self._fleet.any():
                 await host.handle.obey(orders)
+
+    async def _seal(self) -> None:
+        if not (heads := await self._backlog.sealable()):
+            return
+        why = f"{self._config.seal_after:g} s have passed since the end"
+        sealed = await seal(self._store, heads, "supervisor", why)
+        _SEALED_STREAMS.add(sealed.streams)
+        _SEALED_RECORDS.add(sealed.records)
+        for finding in sealed.findings:
+            _FINDINGS.add()
+            self._backlog.unsealable.add(finding.stream)
+            log.error("not sealed, for it does not verify: %s", finding)
 
     # -- Loops ---------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from typing import Final
 SALT_BYTES: Final = 32
 """As long as the digest: guessing the salt is then no easier than inverting the digest."""
 
+DIGEST_BYTES: Final = 32
+
 _GENESIS: Final = b"rayspond-log-1\x00"
 _HEADER: Final = b"\x01"
 _LENGTH_BYTES_MAX: Final = 9  # 63 bits: no length on any machine needs more, and reading is bounded.

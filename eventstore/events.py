@@ -18,6 +18,12 @@ ERASED: Final = "$erased"
 Types that begin with `$` belong to the log; its users choose others.
 """
 
+SEALED: Final = "$sealed"
+"""The type of the event that names which streams were sealed, by whom and why; see `eventstore.sealing`."""
+
+SEALS: Final = "$seals"
+"""The log's own stream of `SEALED` events."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
@@ -82,6 +88,8 @@ class Head:
     """Position of the first record."""
     attributes: Mapping[str, str]
     """Small labels, for the users."""
+    sealed: bool = False
+    """Whether its records up to the seal lie in blocks; only an erasure is appended to it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +159,46 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive records of one stream, compressed.  `eventstore.block` reads and writes them."""
+
+    stream: str
+    first_version: int
+    last_version: int
+    first_position: int
+    last_position: int
+    chain: bytes
+    """That of its last record: what the block holds must lead to it."""
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Blocks that take the place of all records of a stream."""
+
+    stream: str
+    version: int
+    """Of the stream's last event."""
+    epoch: int
+    """The stream's; sealing raises it, so that who read the stream before does not write to it."""
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """What is committed together or not at all."""
 
     appends: Sequence[Append]
     claims: Sequence[Claim] = ()
     documents: Sequence[Document] = ()
+    seals: Sequence[Seal] = ()
+    """Go with one append, of a `SEALED` event."""
+
+    @property
+    def streams(self) -> list[str]:
+        """The streams that it touches, some of them more than once."""
+        parts: tuple[Append | Document | Seal, ...] = (*self.appends, *self.documents, *self.seals)
+        return [part.stream for part in parts]
 
 
 @dataclass(frozen=True, slots=True)

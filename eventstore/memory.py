@@ -13,11 +13,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from eventstore import chain
+from eventstore.block import bare
 from eventstore.errors import ClaimTaken, Fenced, LeaseLost, StoreUnavailable, StreamNotFound
-from eventstore.events import Append, Batch, Claim, Head, Record, Recorded, Unit
+from eventstore.events import Append, Batch, Block, Claim, Head, Record, Recorded, Unit
 from eventstore.ports import Subscription
 from eventstore.subscription import BufferedSubscription
-from eventstore.unit import check_head, check_unit, next_head
+from eventstore.unit import check_head, check_seal, check_unit, next_head, sealed_head
 
 
 def wall_clock() -> int:
@@ -31,6 +32,12 @@ class _Stream:
     records: list[Record] = field(default_factory=list)
     salts: list[tuple[int, bytes]] = field(default_factory=list)
     documents: dict[str, bytes] = field(default_factory=dict)
+    blocks: list[Block] = field(default_factory=list)
+    """What databases keep of a sealed stream; here its records stay as well."""
+
+    def holds(self, record: Record) -> bool:
+        """Whether a block holds the record."""
+        return bool(self.blocks) and record.last_version <= self.blocks[-1].last_version
 
 
 class MemoryEventStore:
@@ -93,6 +100,7 @@ class MemoryEventStore:
         states: Sequence[str] | None = None,
         owner: str | None = None,
         after: int | None = None,
+        sealed: bool | None = None,
         newest_first: bool = False,
         limit: int = 100,
     ) -> Sequence[Head]:
@@ -105,6 +113,7 @@ class MemoryEventStore:
                 and (tenant is None or head.tenant == tenant)
                 and (states is None or head.state in states)
                 and (owner is None or head.owner == owner)
+                and (sealed is None or head.sealed == sealed)
                 and (after is None or (head.created < after if newest_first else head.created > after))
             )
 
@@ -127,9 +136,12 @@ class MemoryEventStore:
         """See `LogReader`."""
         page = await self.heads(tenant=tenant, after=after, limit=limit)
         streams = [self._streams[head.stream] for head in page]
-        payloads = (record.payload for stream in streams for record in stream.records)
+        payloads = (
+            record.payload for stream in streams for record in stream.records if not stream.holds(record)
+        )
         size = sum(len(chain.frame(payload)) for payload in payloads if payload is not None)
         size += sum(len(data) for stream in streams for data in stream.documents.values())
+        size += sum(len(block.data) for stream in streams for block in stream.blocks)
         return size, page[-1].created if len(page) == limit else None
 
     async def lineage(self, stream: str, kind: str) -> Sequence[tuple[Head, bytes | None]]:
@@ -191,6 +203,9 @@ class MemoryEventStore:
                 documents[document.kind] = document.data
             else:
                 documents.pop(document.kind, None)
+        for seal in unit.seals:
+            found = self._streams[seal.stream]
+            found.head, found.blocks = sealed_head(found.head), list(seal.blocks)
         return recorded
 
     async def take(self, stream: str, *, epoch: int, owner: str | None, state: str | None = None) -> Head:
@@ -253,6 +268,9 @@ class MemoryEventStore:
         for append in unit.appends:
             found = self._streams.get(append.stream)
             check_head(append, found.head if found else None)
+        for seal in unit.seals:
+            found = self._streams.get(seal.stream)
+            check_seal(seal, found.head if found else None)
         for claim in unit.claims:
             if (taken := self._valid_claim(claim.scope, claim.key)) is not None:
                 raise ClaimTaken(claim.scope, claim.key, taken.fingerprint, taken.stream)
@@ -300,6 +318,7 @@ class MemoryEventStore:
         return Recorded(append.stream, record.position, first, record.last_version, recorded_at)
 
     def _erase(self, stream: _Stream) -> None:
+        stream.blocks = [bare(block, stream.salts[-1][1]) for block in stream.blocks]
         stream.documents.clear()
         stream.records = [replace(record, payload=None) for record in stream.records]
         for record in stream.records:

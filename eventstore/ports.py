@@ -48,6 +48,7 @@ class LogReader(Protocol):
         states: Sequence[str] | None = None,
         owner: str | None = None,
         after: int | None = None,
+        sealed: bool | None = None,
         newest_first: bool = False,
         limit: int = 100,
     ) -> Sequence[Head]:
@@ -67,7 +68,7 @@ class LogReader(Protocol):
         ...
 
     async def stored(self, tenant: str, *, after: int = 0, limit: int = 500) -> tuple[int, int | None]:
-        """Bytes of payloads and documents of a tenant's streams, page by page.
+        """Bytes of payloads, blocks and documents of a tenant's streams, page by page.
 
         Counts the first `limit` streams created behind position `after`, and says behind which to go on; None
         once all were counted.
@@ -114,7 +115,11 @@ class EventStore(LogReader, Protocol):
         ValueError for a unit that no log could record (see `eventstore.unit`).  One guilty unit never harms
         its neighbours.  A cancelled caller's unit may still be committed.
 
-        An erasure comes before its own unit's documents, so those stay.
+        An erasure comes before its own unit's documents, so those stay.  It takes the bytes out of the blocks
+        of a sealed stream.
+
+        Seals replace records by blocks: nothing that is read of the log changes.  A seal is refused like an
+        append, and with `LogCorrupted` where its blocks do not lead to the head.
         """
         ...
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Final
 
 from eventstore.chain import join_types
-from eventstore.errors import Fenced, StreamNotFound, WrongExpectedVersion
-from eventstore.events import ERASED, NO_STREAM, Append, Head, Record, Recorded, Unit
+from eventstore.errors import Fenced, LogCorrupted, StreamNotFound, WrongExpectedVersion
+from eventstore.events import ERASED, NO_STREAM, SEALED, SEALS, Append, Head, Record, Recorded, Seal, Unit
 
 NAME_BYTES_MAX: Final = 512
 """Several of them have to fit into one entry of any database's index."""
@@ -26,14 +26,16 @@ def check_unit(unit: Unit) -> None:
     if len(set(keys)) < len(keys):
         raise ValueError("a unit makes each claim at most once")
     for append in unit.appends:
-        _check_append(append)
+        _check_append(append, seals=bool(unit.seals))
+    if unit.seals and streams != [SEALS]:
+        raise ValueError(f"seals go with one append, to {SEALS!r}, which says by whom and why")
     for claim in unit.claims:
         _check_texts(claim.scope, claim.key, claim.stream)
     for document in unit.documents:
         _check_texts(document.stream, document.kind)
 
 
-def _check_append(append: Append) -> None:
+def _check_append(append: Append, *, seals: bool) -> None:
     name = append.stream
     if not name:
         raise ValueError("a stream has a name")
@@ -43,7 +45,9 @@ def _check_append(append: Append) -> None:
     join_types(types)
     if append.erase and types != [ERASED]:
         raise ValueError(f"the erasure of {name!r} must be exactly one {ERASED} event, not {types}")
-    if not append.erase and any(type_.startswith("$") for type_ in types):
+    if seals and types != [SEALED]:
+        raise ValueError(f"what goes with seals must be exactly one {SEALED} event, not {types}")
+    if not append.erase and not seals and any(type_.startswith("$") for type_ in types):
         raise ValueError(f"event types of {name!r} may not begin with '$': those belong to the log")
     if append.new is not None and append.expected != NO_STREAM:
         raise ValueError(f"the append to {name!r} begins a stream but expects version {append.expected}")
@@ -95,6 +99,26 @@ def check_head(append: Append, head: Head | None) -> None:
         raise Fenced(append.stream, append.epoch, head.epoch)
     elif append.expected != head.version:
         raise WrongExpectedVersion(append.stream, append.expected, head.version)
+
+
+def check_seal(seal: Seal, head: Head | None) -> None:
+    """Raise what this seal must be told by this head; return if its blocks hold all that the head names."""
+    if head is None:
+        raise StreamNotFound(seal.stream)
+    if seal.epoch != head.epoch:
+        raise Fenced(seal.stream, seal.epoch, head.epoch)
+    if seal.version != head.version:
+        raise WrongExpectedVersion(seal.stream, seal.version, head.version)
+    follows = [0, *(block.last_version + 1 for block in seal.blocks)]
+    if [*(block.first_version for block in seal.blocks), head.version + 1] != follows:
+        raise LogCorrupted(seal.stream, 0, "its blocks do not hold each version once")
+    if seal.blocks[-1].chain != head.chain:
+        raise LogCorrupted(seal.stream, seal.version, "its blocks do not lead to the head's chain")
+
+
+def sealed_head(head: Head) -> Head:
+    """The head after a seal that `check_seal` let through."""
+    return replace(head, epoch=head.epoch + 1, sealed=True)
 
 
 def place_of(append: Append, record: Record) -> Recorded | None:

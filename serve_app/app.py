@@ -137,6 +137,8 @@ def cluster_config(settings: Settings) -> ClusterConfig:
         isolation=settings.isolation,
         hosts=settings.hosts,
         slots=settings.slots,
+        seal_after=settings.seal_after_s,
+        retention=settings.retention_days * 86_400,
         jetstream_deltas=settings.jetstream_deltas,
         jetstream_duplicate_window=settings.jetstream_duplicate_window_s,
         jetstream_max_age=settings.jetstream_max_age_s,

@@ -169,6 +169,14 @@ class Settings:
     idempotency_ttl_s: int = field(
         default=24 * 3600, metadata=_about(_whole(1), "Seconds an Idempotency-Key is remembered.")
     )
+    seal_after_s: int = field(
+        default=3600,
+        metadata=_about(_whole(0), "Seconds after its end at which a response's events are compressed."),
+    )
+    retention_days: int = field(
+        default=0,
+        metadata=_about(_whole(0), "Days after its end at which a response is erased; 0 keeps it."),
+    )
     client_stall_s: int = field(
         default=30,
         # Below the keep-alives' pace a stream with nothing to say would look like a client that stalls.

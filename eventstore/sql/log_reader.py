@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from sqlalchemy import ClauseElement, Dialect, func, select
 
+from eventstore.block import SPAN_MAX, unpack
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Claim, Head, Record
 from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.sql.clock import wall_clock
-from eventstore.sql.rows import HEAD_COLUMNS, RECORD_COLUMNS, head_of, record_of
-from eventstore.sql.schema import DOCUMENTS, STREAMS
+from eventstore.sql.rows import BLOCK_COLUMNS, HEAD_COLUMNS, RECORD_COLUMNS, block_of, head_of, record_of
+from eventstore.sql.schema import DOCUMENTS, STREAMS, UNSEALED
 
 _PAGE: Final = 128
 """Records a query, at most: a few milliseconds' work."""
@@ -27,6 +28,11 @@ WHERE r.stream_id = (SELECT id FROM streams WHERE name = :stream) AND r.first_ve
      WHERE stream_id = (SELECT id FROM streams WHERE name = :stream) AND first_version <= :next), 0)
 ORDER BY r.first_version LIMIT :limit"""
 _READ_ALL: Final = f"{_RECORD} WHERE r.position > :after ORDER BY r.position LIMIT :limit"
+_BLOCK: Final = f"SELECT {BLOCK_COLUMNS} FROM blocks b JOIN streams s ON s.id = b.stream_id"
+_READ_BLOCK: Final = f"""{_BLOCK}
+WHERE s.name = :stream AND b.last_version > :after ORDER BY b.first_version LIMIT 1"""
+_READ_BLOCKS: Final = f"""{_BLOCK}
+WHERE b.first_position > :start AND b.first_position <= :last AND b.last_position > :after"""
 _INCARNATION: Final = "SELECT incarnation FROM log"
 _HEAD: Final = f"SELECT {HEAD_COLUMNS} FROM streams WHERE name = :stream"
 _LINEAGE: Final = f"""
@@ -56,6 +62,8 @@ WITH page (id, created) AS MATERIALIZED (
 SELECT
     (SELECT CAST(COALESCE(sum(length(p.payload)), 0) AS BIGINT) FROM page
      JOIN records r ON r.stream_id = page.id JOIN payloads p ON p.position = r.position),
+    (SELECT CAST(COALESCE(sum(length(b.data)), 0) AS BIGINT) FROM page
+     JOIN blocks b ON b.stream_id = page.id),
     (SELECT CAST(COALESCE(sum(length(d.data)), 0) AS BIGINT) FROM page
      JOIN documents d ON d.stream_id = page.id),
     (SELECT count(*) FROM page), (SELECT max(created) FROM page)"""
@@ -76,6 +84,7 @@ _HEADS: Final = select(
     STREAMS.c.parent,
     STREAMS.c.created,
     STREAMS.c.attributes,
+    STREAMS.c.sealed,
 )
 
 
@@ -115,6 +124,11 @@ class SqlLogReader(ABC):
         limit = FIRST
         while True:
             rows = list(await self._all(_READ, {"stream": stream, "next": after + 1, "limit": limit}))
+            if not rows or rows[0][2] > after + 1:
+                # Behind the blocks of a sealed stream there is at most its erasure.
+                async for record in self._read_blocks(stream, after):
+                    yield record
+                    after = record.last_version
             rows.reverse()
             count, size = len(rows), 0
             while rows:
@@ -130,7 +144,24 @@ class SqlLogReader(ABC):
 
     async def read_all(self, after: int, limit: int = 500) -> Sequence[Record]:
         """See `LogReader`."""
-        return [record_of(row) for row in await self._all(_READ_ALL, {"after": after, "limit": limit})]
+        rows = await self._all(_READ_ALL, {"after": after, "limit": limit})
+        page = {row[0]: record_of(row) for row in rows if row[0] <= after + limit}
+        # The newest record is never sealed: where none follows the log ends, and where one is missing a block
+        # holds it.
+        if rows and len(page) < min(limit, rows[-1][0] - after):
+            places = {"start": after - SPAN_MAX, "after": after, "last": after + limit}
+            for row in await self._all(_READ_BLOCKS, places):
+                for record in unpack(*block_of(row)):
+                    if after < record.position <= after + limit:
+                        page[record.position] = record
+        return [page[position] for position in sorted(page)] or [record_of(row) for row in rows]
+
+    async def _read_blocks(self, stream: str, after: int) -> AsyncIterator[Record]:
+        while rows := await self._all(_READ_BLOCK, {"stream": stream, "after": after}):
+            for record in unpack(*block_of(rows[0])):
+                if record.last_version > after:
+                    yield record
+                    after = record.last_version
 
     async def head(self, stream: str) -> Head | None:
         """See `LogReader`."""
@@ -145,11 +176,14 @@ class SqlLogReader(ABC):
         states: Sequence[str] | None = None,
         owner: str | None = None,
         after: int | None = None,
+        sealed: bool | None = None,
         newest_first: bool = False,
         limit: int = 100,
     ) -> Sequence[Head]:
         """See `LogReader`."""
         query = _HEADS
+        if sealed is not None:
+            query = query.where(STREAMS.c.sealed == 1 if sealed else UNSEALED)
         if category is not None:
             query = query.where(STREAMS.c.category == category)
         if tenant is not None:
@@ -175,15 +209,15 @@ class SqlLogReader(ABC):
 
     async def stored(self, tenant: str, *, after: int = 0, limit: int = 500) -> tuple[int, int | None]:
         """See `LogReader`."""
-        [[payloads, documents, count, last]] = await self._all(
+        [[payloads, blocks, documents, count, last]] = await self._all(
             _STORED, {"tenant": tenant, "after": after, "limit": limit}
         )
-        return payloads + documents, last if count == limit else None
+        return payloads + blocks + documents, last if count == limit else None
 
     async def lineage(self, stream: str, kind: str) -> Sequence[tuple[Head, bytes | None]]:
         """See `LogReader`."""
         rows = await self._all(_LINEAGE, {"stream": stream, "kind": kind})
-        found: dict[str, tuple[Head, bytes | None]] = {row[0]: (head_of(row), row[11]) for row in rows}
+        found: dict[str, tuple[Head, bytes | None]] = {row[0]: (head_of(row), row[12]) for row in rows}
         line: list[tuple[Head, bytes | None]] = []
         name: str | None = stream
         while name is not None and (link := found.pop(name, None)) is not None:

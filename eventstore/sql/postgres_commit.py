@@ -17,12 +17,13 @@ from typing import Any, Final
 import asyncpg
 
 from eventstore import chain
+from eventstore.block import bare
 from eventstore.errors import ClaimTaken, EventStoreError, StoreUnavailable, StreamNotFound
 from eventstore.events import Append, Claim, Document, Recorded, Unit
 from eventstore.sql.clock import wall_clock
-from eventstore.sql.rows import HEAD_COLUMNS, dump_attributes, head_of
+from eventstore.sql.rows import BLOCK_COLUMNS, HEAD_COLUMNS, block_of, block_row, dump_attributes, head_of
 from eventstore.sql.staged import Stream, bind
-from eventstore.unit import check_head, next_head
+from eventstore.unit import check_head, check_seal, next_head, sealed_head
 
 _STREAMS_KEPT: Final = 10_000
 """Heads remembered between commits: more than any host runs; about 1 KB each."""
@@ -42,9 +43,18 @@ _APPEND_COLUMNS: Final = 20
 _CLAIM_COLUMNS: Final = 6
 _DOCUMENT_COLUMNS: Final = 4
 _PARAMETERS: Final = _APPEND_COLUMNS + _CLAIM_COLUMNS + _DOCUMENT_COLUMNS + 1
-_APPEND: Final = (
-    f"SELECT lost, a_position FROM append_units({', '.join(f'${n + 1}' for n in range(_PARAMETERS))})"
-)
+_SEAL_COLUMNS: Final = 4
+_BLOCK_COLUMNS: Final = 9
+_BLOCKS_OF: Final = f"""
+SELECT {BLOCK_COLUMNS} FROM blocks b JOIN streams s ON s.id = b.stream_id WHERE b.stream_id = $1"""
+
+
+def _call(function: str, parameters: int) -> str:
+    return f"SELECT lost, a_position FROM {function}({', '.join(f'${n + 1}' for n in range(parameters))})"
+
+
+_APPEND: Final = _call("append_units", _PARAMETERS)
+_APPEND_BLOCKS: Final = _call("append_blocks", _PARAMETERS + _SEAL_COLUMNS + _BLOCK_COLUMNS)
 
 Outcome = Sequence[Recorded] | EventStoreError
 
@@ -86,6 +96,8 @@ class PostgresCommitter:
                     # Only what was read in this very commit is a reason: what is remembered may be old.
                     if looked_at.issuperset(streams_of(unit)):
                         outcomes[number] = error
+            for number, append in group.appends:
+                await self._strip(connection, number, append, group)
             if group.numbers:
                 outcomes |= await self._write(connection, group)
             undecided = {number: unit for number, unit in undecided.items() if number not in outcomes}
@@ -132,6 +144,9 @@ class PostgresCommitter:
         for append in unit.appends:
             found = self._known.get(append.stream)
             check_head(append, found.head if found else None)
+        for seal in unit.seals:
+            found = self._known.get(seal.stream)
+            check_seal(seal, found.head if found else None)
         for claim in unit.claims:
             if (other := taken.get((claim.scope, claim.key))) is not None:
                 raise ClaimTaken(claim.scope, claim.key, other.fingerprint, other.stream)
@@ -150,6 +165,21 @@ class PostgresCommitter:
         for document in latest.values():
             stream = group.streams.get(document.stream) or self._known[document.stream]
             group.documents.append((number, stream.id, document.kind, document.data))
+        for seal in unit.seals:
+            stream = self._known[seal.stream]
+            sealed = Stream(stream.id, sealed_head(stream.head), stream.salt)
+            group.seals.append((number, stream.id, seal.version, seal.epoch))
+            group.sealed.append((number, sealed))
+            group.blocks += [(number, stream.id, *block_row(block), False) for block in seal.blocks]
+
+    async def _strip(
+        self, connection: asyncpg.Connection, number: int, append: Append, group: _Group
+    ) -> None:
+        """Take the bytes that an append erases out of its stream's blocks."""
+        stream = group.streams[append.stream]
+        if append.erase and stream.head.sealed:
+            for row in await connection.fetch(_BLOCKS_OF, stream.id):
+                group.blocks.append((number, stream.id, *block_row(bare(*block_of(row))), True))
 
     def _stage_append(self, number: int, append: Append, group: _Group) -> None:
         found = self._known.get(append.stream)
@@ -195,7 +225,12 @@ class PostgresCommitter:
             *_columns(group.claims, _CLAIM_COLUMNS),
             *_columns(group.documents, _DOCUMENT_COLUMNS),
         )
-        ((lost, positions),) = await connection.fetch(_APPEND, *columns, group.now)
+        if group.blocks:
+            beside = (*_columns(group.seals, _SEAL_COLUMNS), *_columns(group.blocks, _BLOCK_COLUMNS))
+            answer = await connection.fetch(_APPEND_BLOCKS, *columns, group.now, *beside)
+        else:
+            answer = await connection.fetch(_APPEND, *columns, group.now)
+        ((lost, positions),) = answer
         won: dict[int, list[Recorded]] = {number: [] for number in group.numbers if number not in lost}
         for (number, append), position in zip(group.appends, positions or (), strict=positions is not None):
             if position is None:
@@ -206,6 +241,9 @@ class PostgresCommitter:
             self._remember(stream)
             first, last = append.expected + 1, stream.head.version
             won[number].append(Recorded(append.stream, position, first, last, group.now))
+        for number, stream in group.sealed:
+            if number in won:
+                self._remember(stream)
         return won
 
     def _remember(self, stream: Stream) -> None:
@@ -229,11 +267,15 @@ class _Group:
         """One for each append."""
         self.claims: list[tuple[Any, ...]] = []
         self.documents: list[tuple[Any, ...]] = []
+        self.seals: list[tuple[Any, ...]] = []
+        self.sealed: list[tuple[int, Stream]] = []
+        """By the number of their unit, as they will stand."""
+        self.blocks: list[tuple[Any, ...]] = []
 
 
 def streams_of(unit: Unit) -> set[str]:
     """The streams that a unit touches."""
-    return {append.stream for append in unit.appends} | {document.stream for document in unit.documents}
+    return set(unit.streams)
 
 
 def _needed(unit: Unit) -> set[str]:

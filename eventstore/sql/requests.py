@@ -71,4 +71,6 @@ def weight(request: Request) -> int:
             size += len(event.data) + 32
     for document in request.documents:
         size += len(document.data)
+    for seal in request.seals:
+        size += sum(len(block.data) for block in seal.blocks)
     return size

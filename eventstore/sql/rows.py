@@ -9,10 +9,10 @@ import orjson
 
 from eventstore import chain
 from eventstore.errors import LogCorrupted
-from eventstore.events import Head, Record
+from eventstore.events import Block, Head, Record
 
 HEAD_COLUMNS: Final = (
-    "name, version, epoch, owner, streams.chain, category, tenant, state, parent, created, attributes"
+    "name, version, epoch, owner, streams.chain, category, tenant, state, parent, created, attributes, sealed"
 )
 
 RECORD_COLUMNS: Final = (
@@ -23,7 +23,9 @@ RECORD_COLUMNS: Final = (
 
 def head_of(row: Sequence[Any]) -> Head:
     """The head in a row of `HEAD_COLUMNS`."""
-    name, version, epoch, owner, chain, category, tenant, state, parent, created, attributes = row[:11]
+    name, version, epoch, owner, chain, category, tenant, state, parent, created, attributes, sealed = row[
+        :12
+    ]
     return Head(
         name,
         version,
@@ -36,6 +38,7 @@ def head_of(row: Sequence[Any]) -> Head:
         parent,
         created,
         orjson.loads(attributes),
+        bool(sealed),
     )
 
 
@@ -48,6 +51,25 @@ def record_of(row: Sequence[Any]) -> Record:
     except ValueError as error:
         raise LogCorrupted(stream, first_version, str(error)) from error
     return Record(position, stream, first_version, types, schema, epoch, recorded_at, digest, link, events)
+
+
+BLOCK_COLUMNS: Final = (
+    "s.name, b.first_version, b.last_version, b.first_position, b.last_position, b.chain, b.data,"
+    " (SELECT t.salt FROM salts t WHERE t.stream_id = b.stream_id AND t.from_version <= b.last_version"
+    " ORDER BY t.from_version DESC LIMIT 1)"
+)
+"""With the one salt that its digests need: what has another one was erased."""
+
+
+def block_of(row: Sequence[Any]) -> tuple[Block, bytes | None]:
+    """The block in a row of `BLOCK_COLUMNS`, and its salt."""
+    return Block(*row[:7]), row[7]
+
+
+def block_row(block: Block) -> tuple[object, ...]:
+    """A block as it stands in a row of `blocks`, behind the stream's id."""
+    place = (block.first_version, block.last_version, block.first_position, block.last_position)
+    return (*place, block.chain, block.data)
 
 
 def dump_attributes(attributes: Mapping[str, str]) -> str:

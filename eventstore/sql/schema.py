@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 METADATA: Final = MetaData()
@@ -50,6 +51,7 @@ STREAMS: Final = Table(
     Column("parent", Text),
     Column("created", _Big, nullable=False),
     Column("attributes", Text, nullable=False),  # A JSON object of strings.
+    Column("sealed", Integer, nullable=False, server_default=text("0")),  # 1 once its records lie in blocks.
     sqlite_strict=True,
 )
 _OWNED: Final = STREAMS.c.owner.isnot(None)
@@ -59,6 +61,14 @@ Index("streams_owner", STREAMS.c.owner, sqlite_where=_OWNED, postgresql_where=_O
 Index("streams_state", STREAMS.c.state, STREAMS.c.category, STREAMS.c.tenant, STREAMS.c.created)
 Index("streams_created", STREAMS.c.category, STREAMS.c.created)
 Index("streams_tenant", STREAMS.c.tenant, STREAMS.c.created)
+UNSEALED: Final = text("sealed = 0")
+Index(
+    "streams_unsealed",
+    STREAMS.c.category,
+    STREAMS.c.created,
+    sqlite_where=UNSEALED,
+    postgresql_where=UNSEALED,
+)
 
 RECORDS: Final = Table(
     "records",
@@ -83,6 +93,20 @@ PAYLOADS: Final = Table(
     Column("payload", LargeBinary, nullable=False),
     sqlite_strict=True,
 )
+
+BLOCKS: Final = Table(
+    "blocks",
+    METADATA,
+    Column("stream_id", _Big, primary_key=True, autoincrement=False),
+    Column("first_version", _Big, primary_key=True, autoincrement=False),
+    Column("last_version", _Big, nullable=False),
+    Column("first_position", _Big, nullable=False),
+    Column("last_position", _Big, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+Index("blocks_position", BLOCKS.c.first_position, BLOCKS.c.last_position)
 
 SALTS: Final = Table(
     "salts",

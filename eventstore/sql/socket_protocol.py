@@ -16,6 +16,7 @@ from eventstore import errors
 from eventstore.errors import EventStoreError
 from eventstore.events import (
     Append,
+    Block,
     Claim,
     Document,
     Head,
@@ -23,6 +24,7 @@ from eventstore.events import (
     NewEvent,
     NewStream,
     Recorded,
+    Seal,
     Unit,
 )
 from eventstore.sql.requests import Bury, Expired, Outcome, Ping, Renew, Request, SaveCursor, Take
@@ -181,7 +183,15 @@ def _encode_unit(number: int, unit: Unit) -> bytes:
     claims = [[c.scope, c.key, len(c.fingerprint), c.stream, c.expires_at] for c in unit.claims]
     blobs += [document.data for document in unit.documents]
     documents = [[d.stream, d.kind, len(d.data)] for d in unit.documents]
-    return _frame({"n": number, "k": "unit", "a": appends, "c": claims, "d": documents}, blobs)
+    body = {"n": number, "k": "unit", "a": appends, "c": claims, "d": documents}
+    body["s"] = [[s.stream, s.version, s.epoch, [_block(b, blobs) for b in s.blocks]] for s in unit.seals]
+    return _frame(body, blobs)
+
+
+def _block(block: Block, blobs: list[bytes]) -> list[Any]:
+    blobs.append(block.data)
+    place = (block.first_version, block.last_version, block.first_position, block.last_position)
+    return [*place, block.chain.hex(), len(block.data)]
 
 
 def _decode_unit(header: dict[str, Any], blobs: _Blobs) -> Unit:
@@ -191,7 +201,21 @@ def _decode_unit(header: dict[str, Any], blobs: _Blobs) -> Unit:
         for scope, key, size, stream, expires_at in header["c"]
     ]
     documents = [Document(stream, kind, blobs.take(size)) for stream, kind, size in header["d"]]
-    return Unit(appends, claims, documents)
+    seals = [_decode_seal(fields, blobs) for fields in header["s"]]
+    return Unit(appends, claims, documents, seals)
+
+
+def _decode_seal(fields: Sequence[Any], blobs: _Blobs) -> Seal:
+    stream, version, epoch, blocks = fields
+    return Seal(
+        stream,
+        version,
+        epoch,
+        [
+            Block(stream, first, last, at, to, bytes.fromhex(chain), blobs.take(size))
+            for first, last, at, to, chain, size in blocks
+        ],
+    )
 
 
 def _decode_append(fields: Sequence[Any], blobs: _Blobs) -> Append:

@@ -21,6 +21,7 @@ from typing import Final
 import orjson
 
 from eventstore import chain
+from eventstore.block import bare
 from eventstore.errors import (
     ClaimTaken,
     EventStoreError,
@@ -30,16 +31,16 @@ from eventstore.errors import (
     StoreUnavailable,
     StreamNotFound,
 )
-from eventstore.events import Append, Claim, Document, Head, Recorded, Unit
+from eventstore.events import Append, Claim, Document, Head, Recorded, Seal, Unit
 from eventstore.sql import sqlite_text as sql
 from eventstore.sql.claims import ClaimSweep
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.leases import Leases
 from eventstore.sql.requests import Bury, Expired, Outcome, Ping, Renew, Request, SaveCursor, Take
-from eventstore.sql.rows import dump_attributes, head_of
+from eventstore.sql.rows import block_of, block_row, dump_attributes, head_of
 from eventstore.sql.sqlite_connection import connect_writer, truncate_wal
 from eventstore.sql.staged import Stream, bind
-from eventstore.unit import check_head, next_head
+from eventstore.unit import check_head, check_seal, next_head, sealed_head
 
 _STREAMS_KEPT: Final = 10_000
 """Heads remembered between commits: more than any host runs; about 1 KB each."""
@@ -62,6 +63,8 @@ class _Batch:
     salts: list[tuple[object, ...]] = field(default_factory=list)
     then: list[tuple[str, tuple[object, ...]]] = field(default_factory=list)
     """Statements that follow these inserts, in order."""
+    bared: list[tuple[str, tuple[object, ...]]] = field(default_factory=list)
+    """What erasures leave of blocks; follows all those."""
     erases: bool = False
 
     @property
@@ -225,7 +228,7 @@ class SqliteCommitter:
             sql.insert(connection, sql.INSERT_SALTS, batch.salts)
             sql.insert(connection, sql.INSERT_RECORDS, batch.records)
             sql.insert(connection, sql.INSERT_PAYLOADS, batch.payloads)
-            for statement, parameters in batch.then:
+            for statement, parameters in flatten(batch.then, batch.bared):
                 connection.execute(statement, parameters)
         except BaseException:
             if connection.in_transaction:
@@ -306,7 +309,13 @@ class SqliteCommitter:
         for document in unit.documents:
             if document.stream not in begun and self._find(document.stream, batch) is None:
                 raise StreamNotFound(document.stream)
+        for seal in unit.seals:
+            found = self._find(seal.stream, batch)
+            check_seal(seal, found.head if found else None)
         # Nothing can fail from here on, so all of the unit happens.
+        for append in unit.appends:
+            if append.erase:
+                self._stage_bare_blocks(connection, append.stream, batch)
         recorded = [self._stage_append(append, batch, now) for append in unit.appends]
         for claim in unit.claims:
             batch.claims[claim.scope, claim.key] = claim
@@ -320,6 +329,8 @@ class SqliteCommitter:
             batch.then += self._claims.expired(connection, now)
         for document in unit.documents:
             batch.then.append(self._stage_document(document, batch))
+        for seal in unit.seals:
+            self._stage_seal(seal, batch)
         return recorded
 
     def _check_claim(self, connection: sqlite3.Connection, claim: Claim, batch: _Batch, now: int) -> None:
@@ -346,23 +357,27 @@ class SqliteCommitter:
         else:
             stream_id, salt = found.id, found.salt
         bound = bind(append, found.head if found else None, salt, now)
-        batch.records.append(
-            (
-                self._position,
-                stream_id,
-                first,
-                bound.types,
-                append.schema,
-                append.epoch,
-                now,
-                bound.digest,
-                bound.chain,
-            )
-        )
+        header = (bound.types, append.schema, append.epoch, now, bound.digest, bound.chain)
+        batch.records.append((self._position, stream_id, first, *header))
         batch.payloads.append((self._position, bound.payload))
         head = next_head(append, found.head if found else None, chain=bound.chain, position=self._position)
         self._put(batch, found, Stream(stream_id, head, salt))
         return Recorded(name, self._position, first, head.version, now)
+
+    def _stage_seal(self, seal: Seal, batch: _Batch) -> None:
+        found = self._find(seal.stream, batch)
+        assert found is not None, "checked before anything of the unit was staged"
+        batch.then += [(sql.SAVE_BLOCK, (found.id, *block_row(block))) for block in seal.blocks]
+        batch.then += [(statement, (found.id, seal.version)) for statement in sql.SEAL]
+        self._put(batch, found, Stream(found.id, sealed_head(found.head), found.salt))
+
+    def _stage_bare_blocks(self, connection: sqlite3.Connection, name: str, batch: _Batch) -> None:
+        found = self._find(name, batch)
+        assert found is not None, "checked before anything of the unit was staged"
+        for row in connection.execute(sql.BLOCKS_OF, (found.id,)) if found.head.sealed else ():
+            left = bare(*block_of(row))
+            # Behind the statement that permits it.
+            batch.bared.append((sql.BARE_BLOCK, (left.data, found.id, left.first_version)))
 
     def _stage_document(self, document: Document, batch: _Batch) -> tuple[str, tuple[object, ...]]:
         found = self._find(document.stream, batch)
@@ -397,7 +412,5 @@ def _found_by(head: Head) -> tuple[int, str | None, str, object]:
 
 def _streams_of(request: Request) -> Iterable[str]:
     if isinstance(request, Unit):
-        return flatten(
-            (append.stream for append in request.appends), (document.stream for document in request.documents)
-        )
+        return request.streams
     return (request.stream,) if isinstance(request, Take) else ()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from eventstore.events import Head
-from eventstore.sql.rows import HEAD_COLUMNS, dump_attributes
+from eventstore.sql.rows import BLOCK_COLUMNS, HEAD_COLUMNS, dump_attributes
 
 NAME_LOG: Final = "INSERT OR IGNORE INTO log (id, incarnation, created_at) VALUES (1, ?, ?)"
 LAST_POSITION: Final = "SELECT COALESCE(max(position), 0) FROM records"
@@ -53,6 +53,24 @@ ERASE: Final = (
     "DELETE FROM documents WHERE stream_id = ?1 AND ?2 > 0",
 )
 """With (stream id, version of the tombstone); the first permits the others, as the triggers demand."""
+
+
+BLOCKS_OF: Final = (
+    f"SELECT {BLOCK_COLUMNS} FROM blocks b JOIN streams s ON s.id = b.stream_id WHERE b.stream_id = ?"
+)
+BARE_BLOCK: Final = "UPDATE blocks SET data = ? WHERE stream_id = ? AND first_version = ?"
+SAVE_BLOCK: Final = (
+    "INSERT INTO blocks"
+    " (stream_id, first_version, last_version, first_position, last_position, chain, data)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+SEAL: Final = (
+    "DELETE FROM payloads WHERE position IN"
+    " (SELECT position FROM records WHERE stream_id = ?1 AND first_version <= ?2)",
+    "DELETE FROM records WHERE stream_id = ?1 AND first_version <= ?2",
+    "UPDATE streams SET sealed = 1 WHERE id = ?1 AND version = ?2",
+)
+"""With (stream id, version of its last event), once its blocks are saved."""
 
 
 class Many(NamedTuple):

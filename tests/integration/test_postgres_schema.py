@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Document
+from eventstore.sealing import seal
 from eventstore.sql.postgres import PostgresEventStore
 from eventstore.sql.postgres_migrate import migrate_postgres
 from eventstore.sql.schema import POSTGRES
@@ -31,16 +32,20 @@ _PAGE: Final = Path(__file__).parents[2] / "docs/postgres.md"
 
 @pytest.fixture
 async def rows(postgres: str) -> AsyncIterator[asyncpg.Connection]:
-    """The tables' owner, in a log of two streams: one erased and gone on, one whole."""
+    """The tables' owner, in a log of three streams: one erased and gone on, one whole, one sealed."""
     store = PostgresEventStore(postgres)
-    for each in (create("one"), erase("one", 0), more("one", 1), create("two")):
+    for each in (create("one"), erase("one", 0), more("one", 1), create("two"), create("three")):
         await store.append(unit(each))
+    head = await store.head("three")
+    assert head is not None
+    await seal(store, [head], "the test", "")
     await store.aclose()
     connection = await asyncpg.connect(postgres)
     yield connection
     await connection.close()
 
 
+TABLES: Final = ("records", "payloads", "blocks", "salts", "erasures")
 COLUMNS: Final = "stream_id, first_version, types, schema, epoch, recorded_at, digest, chain"
 
 
@@ -52,9 +57,9 @@ COLUMNS: Final = "stream_id, first_version, types, schema, epoch, recorded_at, d
         "TRUNCATE records",
         f"INSERT INTO records SELECT 4, {COLUMNS} FROM records WHERE position = 4"
         " ON CONFLICT (position) DO UPDATE SET chain = ''",
-        "INSERT INTO records SELECT 5, stream_id, 0, types, schema, epoch, recorded_at, digest, chain"
+        "INSERT INTO records SELECT 7, stream_id, 0, types, schema, epoch, recorded_at, digest, chain"
         " FROM records WHERE position = 3",
-        "INSERT INTO records SELECT 6, 9, 0, types, schema, epoch, recorded_at, digest, chain FROM records"
+        "INSERT INTO records SELECT 8, 9, 0, types, schema, epoch, recorded_at, digest, chain FROM records"
         " WHERE position = 4",
         "INSERT INTO records SELECT 0, 9, 0, types, schema, epoch, recorded_at, digest, chain FROM records"
         " WHERE position = 4",
@@ -75,14 +80,20 @@ COLUMNS: Final = "stream_id, first_version, types, schema, epoch, recorded_at, d
         "UPDATE erasures SET version = 2",
         "DELETE FROM erasures",
         "TRUNCATE erasures",
+        "DELETE FROM records WHERE position = 6",
+        "DELETE FROM blocks",
+        "TRUNCATE blocks",
+        "UPDATE blocks SET data = ''",
+        "UPDATE blocks SET chain = ''",
+        "INSERT INTO blocks SELECT stream_id, 0, 0, 4, 4, chain, '' FROM records WHERE position = 4",
     ],
 )
 async def test_the_database_refuses_to_rewrite_the_log(rows: asyncpg.Connection, statement: str) -> None:
     """Append-only, whoever asks; and nobody erases under the tombstone of another transaction."""
-    before = [await rows.fetch(f"TABLE {table}") for table in ("records", "payloads", "salts", "erasures")]
+    before = [await rows.fetch(f"TABLE {table}") for table in TABLES]
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match=r"append-only|duplicate key"):
         await rows.execute(statement)
-    after = [await rows.fetch(f"TABLE {table}") for table in ("records", "payloads", "salts", "erasures")]
+    after = [await rows.fetch(f"TABLE {table}") for table in TABLES]
     assert after == before
 
 
@@ -181,10 +192,13 @@ async def test_the_documented_role_can_append_and_nothing_else(postgres: str) ->
     await migrate_postgres(server().url(postgres.rpartition("/")[2], role))
     await store.append(unit(create("a"), documents=(Document("a", "k", b"x"),)))
     await store.append(unit(more("a", 0), documents=(Document("a", "k", b""),)))
-    await store.append(unit(erase("a", 1)))
+    head = await store.head("a")
+    assert head is not None
+    assert (await seal(store, [head], "the test", "")).streams == 1
+    await store.append(unit(erase("a", 1, epoch=2)))
     await store.renew("h", 3.0)
     await store.bury("h")
-    await store.take("a", epoch=1, owner="h")
+    await store.take("a", epoch=2, owner="h")
     await store.save_cursor("relay", 1)
     assert await store.expired() == ["h"]
     assert [report async for report in verify(store)]
@@ -193,12 +207,13 @@ async def test_the_documented_role_can_append_and_nothing_else(postgres: str) ->
     for forbidden in (
         "ALTER TABLE records DISABLE TRIGGER ALL",
         "SET session_replication_role = replica",
-        "DELETE FROM records",
         "TRUNCATE payloads",
         "UPDATE records SET chain = ''",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await app.execute(forbidden)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await app.execute("DELETE FROM records")
     await app.close()
     await owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
     await owner.close()

@@ -16,7 +16,18 @@ from sqlalchemy import create_engine
 from sqlalchemy.dialects import sqlite
 
 from eventstore.errors import UnsafeStore
-from eventstore.events import ERASED, NO_STREAM, Append, NewEvent, NewStream, Unit
+from eventstore.events import (
+    ERASED,
+    NO_STREAM,
+    SEALED,
+    SEALS,
+    Append,
+    Block,
+    NewEvent,
+    NewStream,
+    Seal,
+    Unit,
+)
 from eventstore.ports import LogReader
 from eventstore.sql import migrate, sqlite_connection
 from eventstore.sql.log_reader import SqlLogReader
@@ -28,7 +39,8 @@ from eventstore.sql.sqlite_connection import connect_writer
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with stream 1: one record, its erasure, and one record after it; and stream 2, whole.
+    """A database with stream 1: one record, its erasure, and one record after it; stream 2, whole; and
+    stream 3, sealed.
 
     No test may change it, so that all may share it.
     """
@@ -45,6 +57,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Unit([Append("two", NO_STREAM, 1, said, new=new)]),
         ]
     )
+    committer.commit([Unit([Append("three", NO_STREAM, 1, said, new=new)])])
+    with closing(sqlite3.connect(path)) as connection:
+        (link,) = connection.execute("SELECT chain FROM records WHERE position = 5").fetchone()
+    seal = Seal("three", 0, 1, [Block("three", 0, 0, 5, 5, link, b"a block")])
+    event = NewEvent(SEALED, b"{}")
+    committer.commit([Unit([Append(SEALS, NO_STREAM, 1, [event], new=new)], seals=[seal])])
     committer.close()
     return path
 
@@ -78,6 +96,11 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
         "INSERT INTO erasures VALUES (2, 1)",
         "UPDATE erasures SET version = 2",
         "DELETE FROM erasures",
+        "DELETE FROM records WHERE position = 6",
+        "DELETE FROM blocks",
+        "UPDATE blocks SET data = x'00'",
+        "INSERT OR REPLACE INTO blocks SELECT stream_id, 0, 0, 5, 5, chain, x'00' FROM blocks",
+        "INSERT INTO blocks SELECT stream_id, 0, 0, 4, 4, x'00', x'00' FROM records WHERE position = 4",
     ],
 )
 def test_the_database_refuses_to_rewrite_the_log(database: sqlite3.Connection, statement: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from eventstore.events import ERASED, NO_STREAM, Append, Claim, NewEvent, NewStream, Record, Unit
 from eventstore.memory import MemoryEventStore
+from eventstore.sealing import seal
 from eventstore.verify import Finding, StreamReport, verify, verify_head, verify_positions
 
 
@@ -66,6 +67,17 @@ async def first_finding(log: TamperedLog) -> Finding | None:
         if isinstance(item, Finding) or item.finding is not None
     ]
     return min((finding for finding in found if finding), key=lambda finding: finding.position, default=None)
+
+
+async def test_what_does_not_verify_is_not_sealed() -> None:
+    """A seal would hide where it was tampered with."""
+    log = await small_log()
+    assert log.records is not None
+    log.records[0] = replace(log.records[0], payload=(b"won", b"two"))
+    heads = await log.heads(category="talk")
+    sealed = await seal(log, heads[:1], "the test", "")
+    assert (sealed.streams, [finding.stream for finding in sealed.findings]) == (0, ["a"])
+    assert await log.heads(sealed=True) == []
 
 
 async def test_an_honest_log_verifies_and_its_erasures_are_counted() -> None:
