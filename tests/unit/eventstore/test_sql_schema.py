@@ -117,6 +117,14 @@ def test_migrating_again_changes_nothing(path: Path, database: sqlite3.Connectio
     assert list(database.iterdump()) == before
 
 
+OLD = """
+INSERT INTO streams (id, name, version, epoch, chain, category, tenant, state, created, attributes)
+    VALUES (1, 'one', 0, 1, x'00', 'response', 'p1', 'running', 1, '{}');
+INSERT INTO records VALUES (1, 1, 0, 'said', 1, 1, 0, x'00', x'00');
+INSERT INTO payloads VALUES (1, x'00')"""
+"""What the first schemas held."""
+
+
 def test_an_old_log_gets_what_came_later_and_keeps_all_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     engine = create_engine(f"sqlite:///{path}")
@@ -125,12 +133,9 @@ def test_an_old_log_gets_what_came_later_and_keeps_all_it_holds(tmp_path: Path) 
         config.attributes["connection"] = connection
         command.upgrade(config, "0002")
     engine.dispose()
-    committer = SqliteCommitter(path)
-    new = NewStream("response", "p1", "running")
-    committer.commit([Unit([Append("one", NO_STREAM, 1, [NewEvent("said", b"a word")], new=new)])])
-    committer.close()
     kept = "SELECT name, tenant, created, payload FROM streams JOIN payloads ON position = created"
     with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD)
         before = connection.execute(kept).fetchall()
     migrate_sqlite(path)
     with closing(sqlite3.connect(path)) as connection:
