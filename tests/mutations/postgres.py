@@ -16,6 +16,7 @@ _RIVALS: Final = (
 )
 
 MIGRATION: Final = "eventstore/sql/migrations/versions/0002_postgres.py"
+SEALING: Final = "eventstore/sql/migrations/versions/0004_sealing.py"
 COMMIT: Final = "eventstore/sql/postgres_commit.py"
 CONNECTION: Final = "eventstore/sql/postgres_connection.py"
 
@@ -67,9 +68,9 @@ POSTGRES: Final = (
     ),
     Mutation(
         "an erasure is one of its own transaction (Postgres)",
-        MIGRATION,
-        "        WHERE e.xmin = pg_current_xact_id()::xid\n",
-        "",
+        SEALING,
+        "        WHERE r.position = OLD.position AND e.xmin = pg_current_xact_id()::xid\n",
+        "        WHERE r.position = OLD.position\n",
         (f"{_SCHEMA}::test_the_database_refuses_to_rewrite_the_log",),
     ),
     Mutation(

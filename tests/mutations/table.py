@@ -12,6 +12,7 @@ _CONTRACT: Final = ("tests/contract/test_store.py", "tests/contract/test_store_b
 _SQL_WRITER: Final = ("tests/unit/eventstore/test_sql_writer.py",)
 _SQL_SCHEMA: Final = ("tests/unit/eventstore/test_sql_schema.py",)
 _LEASES: Final = ("tests/unit/eventstore/test_leases.py", "tests/contract/test_store_beside.py")
+_SEALING: Final = ("tests/contract/test_sealing.py",)
 _VERIFY: Final = ("tests/unit/eventstore/test_verify.py",)
 _FOLLOW: Final = ("tests/unit/eventstore/test_follow.py",)
 _ACTOR: Final = ("tests/unit/actors/test_response_actor.py",)
@@ -212,6 +213,27 @@ _TABLE: Final = (
     ),
     Mutation(
         "records are chained", VERIFY, "        if link != record.chain:\n", "        if False:\n", _VERIFY
+    ),
+    Mutation(
+        "blocks lead to the head's chain",
+        "eventstore/unit.py",
+        "if seal.blocks[-1].chain != head.chain:",
+        "if False:",
+        _SEALING,
+    ),
+    Mutation(
+        "sealing fences who read before",
+        "eventstore/unit.py",
+        "replace(head, epoch=head.epoch + 1, sealed=True)",
+        "replace(head, sealed=True)",
+        _SEALING,
+    ),
+    Mutation(
+        "erasing takes the bytes out of blocks",
+        "eventstore/sql/sqlite_commit.py",
+        "for row in connection.execute(sql.BLOCKS_OF, (found.id,)) if found.head.sealed else ():",
+        "for row in ():",
+        _SEALING,
     ),
     Mutation("positions leave no hole", VERIFY, "if record.position != position + 1:", "if False:", _VERIFY),
     # Nothing is shown that is not recorded, and nothing twice.
