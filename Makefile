@@ -5,7 +5,7 @@ ARGS ?=
 FAST := tests/unit tests/contract tests/property tests/golden
 SEEDS ?= 1000:11000
 
-.PHONY: serve test test-fast test-all check bench lock clean help
+.PHONY: serve test test-fast test-all check bench guard lock clean help
 
 help: ## What can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 20
@@ -41,6 +41,9 @@ check: .venv/ready ## Lint, types twice, and the direction of imports.
 
 bench: .venv/ready ## Measure beside a bare Ray Serve echo, with ratios within the run.
 	@$(BIN)/python -m bench $(ARGS)
+
+guard: .venv/ready ## Fail where it became slow beside the bare echo of the same run: a minute.
+	@$(BIN)/python -m bench.guard
 
 lock: .venv/ready ## Pin every dependency anew, with hashes and without index addresses.
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock

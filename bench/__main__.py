@@ -51,6 +51,7 @@ def _measure(scratch: Path, seconds: float, only: str, paced: int) -> Iterator[R
         candidates: Sequence[tuple[str, contextlib.AbstractContextManager[System]]] = [
             ("echo", systems.echo(scratch)),
             ("shared", systems.rayspond("shared", url, scratch)),
+            ("one process", systems.one_process(url, scratch)),
             ("dedicated", systems.rayspond("dedicated", url, scratch)),
             *(("peer", peer) for peer in systems.peers(url, scratch)),
         ]

@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 import psutil
 
-from bench.processes import child, free_port
+from bench.processes import child
+from serve_app.launch.ports import free_port
 
 BIN = Path(sys.executable).parent
 PEERS = Path(__file__).parent / "envs"
@@ -78,6 +79,17 @@ def echo(scratch: Path) -> Iterator[System]:
     command = [sys.executable, "-m", "bench.echo", "--port", str(port)]
     with child(command, f"{base}/readyz", scratch / "echo.log") as process:
         yield System("bare Ray Serve echo", f"{base}/v1/responses", process, "echo")
+
+
+@contextlib.contextmanager
+def one_process(upstream_url: str, scratch: Path) -> Iterator[System]:
+    """The core of `bench.one_process`, without Ray and NATS."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "bench.one_process", "--port", str(port)]
+    command += ["--data-dir", str(scratch / "data-one-process"), "--upstream-url", upstream_url]
+    with child(command, f"{base}/readyz", scratch / "one-process.log") as process:
+        yield System("the same core in one process", f"{base}/v1/responses", process, "fake")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from actors.client import RuntimeClient
 from actors.config import ClusterConfig
@@ -20,6 +21,7 @@ from actors.response_actor import ActorIdentity, ActorPorts
 from actors.supervisor import Supervisor
 from eventstore.memory import MemoryEventStore, MemoryLiveBus
 from eventstore.meter import Figures
+from eventstore.ports import EventStore, LiveBus
 from runtime.model import JSON, Model
 from runtime.models.open import ModelPool
 from runtime.sealing import Seal
@@ -84,10 +86,22 @@ class LocalHost:
         return self._host
 
 
+class Parts(Protocol):
+    """What hosts in this process share."""
+
+    @property
+    def config(self) -> ClusterConfig: ...
+    @property
+    def store(self) -> EventStore: ...
+    @property
+    def bus(self) -> LiveBus: ...
+    def open_model(self, agent: Mapping[str, JSON], /) -> Model: ...
+
+
 class LocalFactory:
     """`HostFactory` of hosts in this process."""
 
-    def __init__(self, cluster: LocalCluster) -> None:
+    def __init__(self, cluster: Parts) -> None:
         self._cluster = cluster
         self.hosts: dict[str, LocalHost] = {}
         self.started: list[HostSpec] = []
