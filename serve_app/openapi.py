@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -215,6 +216,7 @@ def describe(table: Sequence[Endpoint]) -> dict[str, Any]:
     }
 
 
+@cache
 def _schemas() -> dict[str, JSON]:
     schemas: dict[str, JSON] = {**SCHEMAS, "Metrics": {"type": "string"}}
     for one in DESCRIBED.values():
