@@ -16,6 +16,7 @@ _SEALING: Final = ("tests/contract/test_sealing.py",)
 _VERIFY: Final = ("tests/unit/eventstore/test_verify.py",)
 _FOLLOW: Final = ("tests/unit/eventstore/test_follow.py",)
 _ACTOR: Final = ("tests/unit/actors/test_response_actor.py",)
+_ENDS: Final = ("tests/unit/actors/test_response_ends.py",)
 _CRASHES: Final = ("tests/property/test_actor_crashes.py",)
 _SEAM: Final = ("tests/property/test_actor_seam.py",)
 _TOOLS: Final = ("tests/property/test_actor_tools.py",)
@@ -250,7 +251,7 @@ _TABLE: Final = (
         JOURNAL,
         "await asyncio.shield(commit)",
         "await commit",
-        (*_ACTOR, *_CRASHES),
+        (*_ENDS, *_CRASHES),
     ),
     Mutation(
         "a commit of which nobody heard is looked for",
@@ -347,7 +348,7 @@ _TABLE: Final = (
         "runtime/response/history.py",
         "lineage[-1][0].tenant != project",
         "False",
-        (*_ACTOR, "tests/unit/response/test_history.py"),
+        (*_ENDS, "tests/unit/response/test_history.py"),
     ),
     Mutation(
         "a conversation is one response's at a time",

@@ -48,6 +48,7 @@ Script = Callable[[ModelRequest, int], Iterable[Step]]
 """What the model says to a request; calls are counted from 0."""
 
 ENDED = CallEnded("stop", Usage(3, 2))
+BUSY = ModelError("rate_limit_exceeded", "The upstream is busy.", retryable=True)
 
 
 class ScriptedModel:
@@ -389,3 +390,11 @@ def call_of(name: str, *arguments: str, call_id: str = "call_1") -> list[ModelEv
 def thought(*texts: str) -> list[ModelEvent]:
     """A reasoning item in these deltas."""
     return [ItemOpened("reasoning"), *map(ReasoningDelta, texts), ItemClosed()]
+
+
+async def run(world: World, **request: Any) -> None:
+    """Create a response and run it to its end."""
+    command = create(**request)
+    actor = world.actor(id=command.id)
+    await actor.create(command, start=True)
+    await actor.run()

@@ -38,9 +38,9 @@ from tests.unit.actors.kit import (
     says,
     settle,
 )
-from tests.unit.actors.test_response_actor import in_virtual_time
 from tests.unit.conversation.kit import ID as CONV
 from tests.unit.conversation.kit import item
+from tests.virtual_time import in_virtual_time
 
 OTHER = "resp_" + "1" * 32
 

@@ -23,7 +23,7 @@ from tests.unit.actors.kit import (
     says,
     settle,
 )
-from tests.unit.actors.test_response_actor import in_virtual_time
+from tests.virtual_time import in_virtual_time
 
 
 @in_virtual_time
