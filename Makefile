@@ -21,11 +21,11 @@ serve: .venv/ready ## Set up and run everything; Ctrl-C ends it.
 	@exec $(BIN)/rayspond serve $(ARGS)
 
 test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HTTP.
-	@$(BIN)/python -m pytest -q -n auto $(FAST) tests/simulator $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(FAST) tests/fuzz tests/simulator $(ARGS)
 	@$(BIN)/python -m pytest -q tests/integration tests/e2e $(ARGS)
 
-test-fast: .venv/ready ## The tests without Ray: under a minute.
-	@$(BIN)/python -m pytest -q -n auto $(FAST) $(ARGS)
+test-fast: .venv/ready ## Without Ray and what is thorough, with fewer examples: under a minute.
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not thorough" --hypothesis-profile fast $(FAST) $(ARGS)
 
 test-all: test ## All tests, faults by chance, many seeds of the simulator, and every mechanism removed once.
 	@$(BIN)/python -m pytest -q tests/chaos

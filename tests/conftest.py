@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator
 
 import orjson
 import pytest
+from hypothesis import settings
 
 from runtime.response import state
 from runtime.response.events import Event
@@ -14,6 +15,9 @@ from runtime.response.projection import project
 from runtime.response.state import ResponseState
 from runtime.response.wire import WireEvent
 from tests.conformance import check_event
+
+# `make test-fast` names it.
+settings.register_profile("fast", max_examples=25)
 
 ALIKE_MAX = 20
 """Events that are checked of those that differ in their words and numbers only, in one process."""

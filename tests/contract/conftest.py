@@ -18,7 +18,13 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=STORES.values(), ids=list(STORES))
+# A database for each test takes long: the fast tests meet Postgres in tests/property/test_store_machine.py.
+@pytest.fixture(
+    params=[
+        pytest.param(adapter, id=name, marks=[pytest.mark.thorough] if name == "postgres" else [])
+        for name, adapter in STORES.items()
+    ]
+)
 def adapter(request: pytest.FixtureRequest) -> StoreAdapter:
     found: StoreAdapter = request.param
     return found

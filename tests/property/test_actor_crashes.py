@@ -93,7 +93,7 @@ def appends_of(script: Script, resume: str) -> int:
     return virtual_time.run(scenario())
 
 
-@pytest.mark.parametrize("vary", [False, True])
+@pytest.mark.parametrize("vary", [pytest.param(False, marks=pytest.mark.thorough), True])
 @pytest.mark.parametrize("resume", ["repeat", "prompt", "prefix"])
 def test_a_host_dies_at_every_append_and_the_answer_reads_as_one(resume: str, vary: bool) -> None:
     """Also where the commit happened and nobody heard of it, and where the next host dies as well."""
@@ -238,7 +238,7 @@ def calling(vary: bool) -> Script:
     return script
 
 
-@pytest.mark.parametrize("vary", [False, True])
+@pytest.mark.parametrize("vary", [False, pytest.param(True, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("resume", ["repeat", "prompt", "prefix"])
 def test_half_a_function_call_never_reaches_a_client_as_a_whole_one(resume: str, vary: bool) -> None:
     """Whatever is interrupted: a call that is shown completed is whole, and said once."""

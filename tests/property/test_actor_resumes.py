@@ -18,6 +18,7 @@ from runtime.model import CallEnded, ItemClosed, ItemOpened, ModelEvent, ModelRe
 from runtime.response import events as e
 from runtime.resume import GO_ON, WHAT_IS_LEFT
 from tests import virtual_time
+from tests.depth import examples
 from tests.unit.actors.kit import (
     CrashingStore,
     ScriptedModel,
@@ -93,7 +94,7 @@ CRASHES = st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=4)
 """The append at which each host dies, and whether it still happens."""
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(speaker=SPEAKERS, crashes=CRASHES, resume=st.sampled_from(["prefix", "prompt", "repeat"]))
 def test_an_answer_that_is_interrupted_reads_as_one(
     speaker: Speaker, crashes: Sequence[tuple[int, bool]], resume: str

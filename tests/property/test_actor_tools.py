@@ -120,7 +120,10 @@ def test_a_tool_runs_between_two_calls_and_the_client_sees_call_and_output() -> 
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
-@pytest.mark.parametrize(("calls", "turns"), [(1, 1), (3, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("calls", "turns"),
+    [(1, 1), *(pytest.param(*more, marks=pytest.mark.thorough) for more in ((3, 1), (1, 2)))],
+)
 def test_a_host_dies_at_every_append_and_no_tool_runs_twice(idempotent: bool, calls: int, turns: int) -> None:
     """Not idempotent: at most once, and the model is told. Idempotent: as often as it takes, with one key."""
 

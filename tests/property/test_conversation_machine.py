@@ -13,6 +13,7 @@ from runtime.conversation import events as e
 from runtime.conversation.aggregate import CONVERSATION
 from runtime.conversation.errors import ConversationLocked, UnknownConversation
 from runtime.conversation.state import from_json, to_json
+from tests.depth import examples
 from tests.unit.conversation.kit import ID, OURS, item
 
 PROJECTS = st.sampled_from([OURS, OURS, OURS, "theirs"])
@@ -126,4 +127,4 @@ class ConversationMachine(RuleBasedStateMachine):
 
 
 TestConversation = ConversationMachine.TestCase
-TestConversation.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestConversation.settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from eventstore.events import Batch
 from eventstore.follow import follow
 from eventstore.subscription import BufferedSubscription
+from tests.depth import examples
 from tests.followed import LogReplay, ShownLog, numbers
 from tests.virtual_time import VirtualTimeLoop
 
@@ -157,4 +158,4 @@ class FollowMachine(RuleBasedStateMachine):
 
 
 TestFollow = FollowMachine.TestCase
-TestFollow.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestFollow.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)

@@ -31,6 +31,7 @@ from runtime.response.projection import project
 from runtime.response.request import ResponseRequest
 from runtime.response.state import INITIAL, evolve, fold
 from tests.conformance import check_event
+from tests.depth import examples
 from tests.running import ACTIVATE, FINISH, Running, begin, create
 
 RESUMES: list[e.Resume] = ["first", "again", "prefix", "prompt", "repeat"]
@@ -201,5 +202,5 @@ class ResponseMachine(RuleBasedStateMachine):
                 assert state.next_number == shown
 
 
-ResponseMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+ResponseMachine.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=25, deadline=None)
 TestResponseMachine = ResponseMachine.TestCase

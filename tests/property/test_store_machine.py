@@ -19,6 +19,7 @@ from eventstore.errors import EventStoreError, Fenced, LeaseLost, StreamNotFound
 from eventstore.events import Recorded, Unit
 from eventstore.verify import verify
 from tests.contract.store_contract import STORES, Clock, StoreAdapter, records, whole_log
+from tests.depth import examples
 from tests.property.store_model import HOLDERS, KINDS, Model, Plan, holders, kinds, plans, slips, streams
 
 T = TypeVar("T")
@@ -209,7 +210,7 @@ def test_a_store_is_what_its_model_is(name: str) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=30 if name == "memory" else 8,
+            max_examples=examples(30 if name == "memory" else 8),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],  # A new database for each example.

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serve_app.request_body import NOT_YET, CreateBody
+from tests.depth import examples
 from tests.unit.serve_app.served import Connection, served
 
 FIELDS = [*CreateBody.model_fields, *NOT_YET]
@@ -77,7 +78,7 @@ def _understood(status: int, body: bytes) -> None:
         assert (status == 422) == ("detail" in orjson.loads(body))
 
 
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @FEW

@@ -93,3 +93,19 @@ def test_the_bounds_of_the_api_page_are_described() -> None:
     assert bounds("temperature") == {"minimum": 0, "maximum": 2}
     assert bounds("service_tier") == {"minLength": 1, "maxLength": 64}
     assert bounds("user") == {"minLength": 1, "maxLength": 200}
+
+
+async def test_answers_are_as_they_are_described(server: Served) -> None:
+    """Of one request for each thing that can be read; `tests/fuzz` asks for everything, and for nonsense."""
+    document = (await server.client.get("/openapi.json")).json()
+    made = (await server.create(input="Hello")).json()
+    seen = set()
+    for path, methods in document["paths"].items():
+        if "get" in methods:
+            answer = await server.client.get(path.replace("{response_id}", made["id"]))
+            content = methods["get"]["responses"][str(answer.status_code)]["content"]
+            seen.add(answer.status_code)
+            if "application/json" in content:
+                schema = {**content["application/json"]["schema"], "components": document["components"]}
+                Draft202012Validator(schema).validate(answer.json())
+    assert seen == {200, 404}

@@ -78,6 +78,7 @@ async def test_one_that_stalls_costs_a_bounded_buffer_and_disturbs_nobody() -> N
         assert answer.json()["status"] == "completed"
 
 
+@pytest.mark.thorough  # It is about time.
 async def test_one_that_reads_slowly_is_not_cut() -> None:
     before = CUT.value()
     loop = asyncio.get_running_loop()
@@ -92,7 +93,7 @@ async def test_one_that_reads_slowly_is_not_cut() -> None:
             data = await loop.sock_recv(slow, 65536)
             assert data, "it was cut"
             read += data
-            await asyncio.sleep(STALL / 25)  # It is slow: this test is about time.
+            await asyncio.sleep(STALL / 25)
         assert time.monotonic() - began > 4 * STALL
         assert b"response.completed" in read
         assert CUT.value() == before
