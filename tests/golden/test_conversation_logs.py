@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.golden.conversation_scenarios import CONVERSATIONS, recorded, state_json
@@ -17,7 +18,9 @@ RECORDED = sorted(CONVERSATION_LOGS.glob("*/*.log.jsonl"))
 def test_a_recorded_log_folds_to_the_same_state(log: Path) -> None:
     records = [read_line(line, ID) for line in log.read_bytes().splitlines()]
     name = log.name.removesuffix(".log.jsonl")
-    assert state_json(records) == (log.parent / f"{name}.json").read_bytes()
+    was = orjson.loads((log.parent / f"{name}.json").read_bytes())
+    is_ = orjson.loads(state_json(records))
+    assert {field: is_[field] for field in was} == was, "later releases may keep more, and nothing else"
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
