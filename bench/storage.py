@@ -83,26 +83,27 @@ async def _measure(database: PostgresServer, responses: int, rounds: int) -> Non
         for per_record in PER_RECORD:
             for name in ("SQLite", "Postgres"):
                 place = f"{name}_{per_record}".lower()
-                store, size = await _open(name, Path(folder) / place, database, place)
+                store, size = await _open(name, Path(folder) / place, database, place, whole=True)
                 row = await _row(store, size, model, responses, per_record)
                 print(f"| {name}, {per_record} in a commit | {row.running:.0f} | {row.sealed:.1f} |"
                       f" {row.beside:.0f} | {row.seal_us:.0f} |", flush=True)  # fmt: skip
                 await store.aclose()
         for name in ("SQLite", "Postgres"):
-            store, size = await _open(name, Path(folder) / f"{name}_loop", database, f"{name}_loop".lower())
+            place = f"{name}_loop".lower()
+            store, size = await _open(name, Path(folder) / place, database, place, whole=False)
             sizes = [await _round(store, size, model, responses, number) for number in range(rounds)]
             print(f"{name}, KiB after each round:", *(f"{found / 1024:,.0f}" for found in sizes))
             await store.aclose()
 
 
 async def _open(
-    name: str, folder: Path, database: PostgresServer, place: str
+    name: str, folder: Path, database: PostgresServer, place: str, *, whole: bool
 ) -> tuple[SqliteEventStore | PostgresEventStore, Size]:
     if name == "SQLite":
         await asyncio.to_thread(folder.mkdir)
         return await SqliteEventStore.open(folder, may_own=True), lambda: _sqlite_size(folder / DATABASE)
     url = database.make(place)
-    return PostgresEventStore(url), lambda: _postgres_size(url)
+    return PostgresEventStore(url), lambda: _postgres_size(url, whole=whole)
 
 
 async def _sqlite_size(path: Path) -> int:
@@ -115,11 +116,11 @@ async def _sqlite_size(path: Path) -> int:
     return int((pages - free) * size)
 
 
-async def _postgres_size(url: str) -> int:
+async def _postgres_size(url: str, *, whole: bool) -> int:
     connection = await asyncpg.connect(url)
     try:
-        # As autovacuum does it: what it frees is used again, and the files keep their length.
-        await connection.execute("VACUUM")
+        # What a table of live rows takes; what autovacuum frees of it is used again.
+        await connection.execute("VACUUM FULL" if whole else "VACUUM")
         return int(await connection.fetchval("SELECT pg_database_size(current_database())"))
     finally:
         await connection.close()
