@@ -43,7 +43,6 @@ Size = Callable[[], Awaitable[int]]
 class Row:
     """What a store needed, in bytes a delta, and what sealing took."""
 
-    name: str
     running: float
     sealed: float
     beside: float
@@ -150,7 +149,6 @@ async def _model() -> Model:
 
 
 async def _row(store: EventStore, size: Size, model: Model, responses: int, per_record: int) -> Row:
-    name = type(store).__name__
     empty = await size()
     heads = await _grow(store, model, responses, per_record, "a")
     whole = await size()
@@ -160,7 +158,7 @@ async def _row(store: EventStore, size: Size, model: Model, responses: int, per_
     took = time.perf_counter() - began
     deltas = responses * DELTAS
     after = await size()
-    return Row(name, (whole - empty) / deltas, (after - empty) / deltas, beside / DELTAS, took / deltas * 1e6)
+    return Row((whole - empty) / deltas, (after - empty) / deltas, beside / DELTAS, took / deltas * 1e6)
 
 
 async def _round(store: EventStore, size: Size, model: Model, responses: int, number: int) -> int:
