@@ -49,6 +49,9 @@ _REFUSED = METER.counter("orders_refused", "Orders that a host refused, by the r
 
 CLIENT_GONE = "client_gone"
 """Who cancelled a response to which nobody listened any more."""
+GUESTS = 8
+"""For so many slots there is one more, for clients of projects that run nothing on the host: no flood of
+others keeps them waiting."""
 PULL_PAGE = 16
 """Responses that wait and are looked at when a slot gets free."""
 
@@ -157,7 +160,7 @@ class ActorHost:
         ours = (command.agent.get("isolation") or self._isolation) == self._isolation
         room = len(self._actors) < self._slots
         # Whoever waits comes first: a flood of new work would else take every slot as it gets free.
-        start = ours and room and not self._behind
+        start = ours and ((room and not self._behind) or self._is_guest(command))
         waits = not start and not command.request.background
         if waits:
             await self._check_queue(command.project)
@@ -185,6 +188,12 @@ class ActorHost:
             self._queued, self._behind = True, self._behind or ours
             if ours and room:
                 self._spawn(self._pull(), "pull")
+
+    def _is_guest(self, command: Create) -> bool:
+        """Whether a client waits whose project runs nothing here, and it need not wait for those that do."""
+        if command.request.background or len(self._actors) >= self._slots + self._slots // GUESTS:
+            return False
+        return all(one.project != command.project for one in self._running.values())
 
     async def _check_queue(self, project: str) -> None:
         """Refuse a client that waits, where the queue is full and its project has its share of it.
@@ -284,7 +293,7 @@ class ActorHost:
         try:
             waiting = await fair_page(self._ports.store, PULL_PAGE)
             mine = [head for head in waiting if self._suits(head)]
-            free = self._slots - len(self._actors)
+            free = max(0, self._slots - len(self._actors))
             self._queued, self._behind = len(waiting) >= PULL_PAGE or bool(mine), len(mine) > free
             for head in mine[:free]:
                 await self._outcome(ResumeOrder(head.stream, head.epoch))

@@ -71,6 +71,25 @@ async def test_new_work_does_not_push_in(cluster: LocalCluster) -> None:
     assert await projects_running(cluster) == ["flood", "flood", "quiet"]
 
 
+async def test_a_client_whose_project_runs_nothing_is_a_guest() -> None:
+    """It takes no slot, waits for none, and there is one guest for eight slots."""
+    async with LocalCluster(replace(CONFIG, hosts=1, slots=8, queue_limit=8)) as cluster:
+        host = some_host(cluster)
+        await run(cluster, *(of("flood", STALLED) for _ in range(20)))
+        await run(cluster, of("shy", STALLED))
+        assert await projects_running(cluster) == ["flood"] * 8, "what waits without a client waits its turn"
+        await run(cluster, *(of("quiet", STALLED, background=False) for _ in range(2)))
+        await run(cluster, of("other", STALLED, background=False))
+        assert await projects_running(cluster) == [*["flood"] * 8, "quiet"]
+        guest = next(one for one in host.running() if one.project == "quiet")
+        await cluster.client.cancel(guest.response_id, "test")
+        await until(lambda: len(host.running()) == 8)
+        slot = host.running()[0]
+        await cluster.client.cancel(slot.response_id, "test")
+        await until(lambda: slot not in host.running() and len(host.running()) == 8)
+        assert len(await projects_running(cluster)) == 8
+
+
 async def test_a_full_queue_has_room_for_whoever_has_less_than_its_share(cluster: LocalCluster) -> None:
     await run(cluster, *(of("flood", STALLED, background=False) for _ in range(10)))
     with pytest.raises(Overloaded):
