@@ -191,9 +191,11 @@ class ActorHost:
 
     def _is_guest(self, command: Create) -> bool:
         """Whether a client waits whose project runs nothing here, and it need not wait for those that do."""
-        if command.request.background or len(self._actors) >= self._slots + self._slots // GUESTS:
+        if command.request.background:
             return False
-        return all(one.project != command.project for one in self._running.values())
+        # Whoever asks anew at once, having read an end, is often faster than the slot that gets free.
+        busy = [self._running[id].project for id, actor in self._actors.items() if not actor.is_over()]
+        return len(busy) < self._slots + self._slots // GUESTS and command.project not in busy
 
     async def _check_queue(self, project: str) -> None:
         """Refuse a client that waits, where the queue is full and its project has its share of it.

@@ -95,6 +95,11 @@ class ResponseActor:
         self._takeover: list[Command] = []
         self._loop: asyncio.Task[None] | None = None
 
+    def is_over(self) -> bool:
+        """Whether its end is recorded, as far as this activation knows."""
+        state = self.state()
+        return state is not None and state.is_over
+
     def state(self) -> ResponseState | None:
         """What is recorded, as far as this actor has read or written it; None before it did either."""
         return self._journal.state if self._journal else None

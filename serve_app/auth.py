@@ -96,6 +96,9 @@ class Auth:
         if named is None:
             raise _unauthorized("that is no API key of this server")
         project = await self._projects.find(named.project)
+        if named.key_id not in project.keys:
+            # It may have been made a moment ago, through another replica.
+            project = await self._projects.find(named.project, 0.0)
         key = project.keys.get(named.key_id) if project.serves else None
         # What is unknown is compared all the same: it takes as long as what is wrong.
         good = self._hashes.matches(text, key.digest if key else "")

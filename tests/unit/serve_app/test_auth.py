@@ -179,6 +179,16 @@ async def test_a_revoked_key_is_refused_by_every_replica_within_seconds(door: Ke
     assert await other.status(door.theirs.headers) == 200
 
 
+async def test_a_new_key_works_at_once_at_every_replica(door: Keyed) -> None:
+    """Also at one that has just looked at its project."""
+    other = Replicas(door.server.cluster.store)
+    assert await other.status(door.ours.headers) == 200
+    made = await door.server.client.post(
+        f"{PROJECTS}/{door.ours.project}/api_keys", headers=AS_ADMIN, json={"name": "second"}
+    )
+    assert await other.status({"authorization": f"Bearer {made.json()['value']}"}) == 200
+
+
 async def test_a_replica_asks_the_log_no_more_often_than_it_must(door: Keyed) -> None:
     other = Replicas(door.server.cluster.store)
     assert await other.status(door.ours.headers) == 200
