@@ -22,13 +22,14 @@ serve: .venv/ready ## Set up and run everything; Ctrl-C ends it.
 
 test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HTTP.
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(FAST) tests/fuzz tests/simulator $(ARGS)
-	@$(BIN)/python -m pytest -q tests/integration tests/e2e $(ARGS)
+	@$(BIN)/python -m pytest -q tests/integration tests/e2e tests/chaos $(ARGS)
 
 test-fast: .venv/ready ## Without Ray and what is thorough, with fewer examples: under a minute.
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not thorough" --hypothesis-profile fast $(FAST) $(ARGS)
 
 test-all: test ## All tests, faults by chance, many seeds of the simulator, and every mechanism removed once.
-	@$(BIN)/python -m pytest -q tests/chaos
+	@$(BIN)/python -m tests.chaos.driver --seconds 300
+	@$(BIN)/python -m tests.chaos.driver --seconds 300 --postgres
 	@$(BIN)/python -m tests.simulator --seeds $(SEEDS)
 	@$(BIN)/python -m tests.mutations
 

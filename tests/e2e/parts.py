@@ -31,15 +31,20 @@ def memory(processes: Iterable[psutil.Process]) -> int:
     return total
 
 
+def everything(server: Instance) -> list[psutil.Process]:
+    """Every process of a server, the one that was started first last."""
+    return [*server.note_everything(), psutil.Process(server.process.pid)]
+
+
 def kill_all(server: Instance) -> None:
     """`kill -9` of every process at once; nothing is told to anybody."""
-    everything = [*server.note_everything(), psutil.Process(server.process.pid)]
-    for process in everything:
+    found = everything(server)
+    for process in found:
         process.suspend()
-    for process in everything:
+    for process in found:
         process.kill()
     server.process.wait(10)
-    until(lambda: not any(_lives(process) for process in everything), 10, "the end of every process")
+    until(lambda: not any(_lives(process) for process in found), 10, "the end of every process")
 
 
 def _lives(process: psutil.Process) -> bool:
