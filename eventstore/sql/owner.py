@@ -12,14 +12,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from eventstore.errors import StoreUnavailable
 from eventstore.sql.clock import wall_clock
-from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.owner_lock import OwnerLock
 from eventstore.sql.requests import Answer, Request
+from eventstore.sql.schema import REVISION
 from eventstore.sql.sqlite_commit import SqliteCommitter
 from eventstore.sql.sqlite_connection import DATABASE, connect_writer
 from eventstore.sql.sqlite_writer import SqliteWriter
@@ -51,7 +50,7 @@ class LogOwner:
         """
         try:
             return cls._try_own(data_dir, now, monotonic)
-        except (OSError, sqlite3.Error, SQLAlchemyError, CommandError) as error:
+        except (OSError, sqlite3.Error, SQLAlchemyError) as error:
             raise StoreUnavailable(f"{data_dir} cannot be used: {error}") from error
 
     @classmethod
@@ -63,8 +62,7 @@ class LogOwner:
         if lock is None:
             return None
         try:
-            _create_private(data_dir / DATABASE)
-            migrate_sqlite(data_dir / DATABASE)
+            _prepare(data_dir / DATABASE)
             writer = SqliteWriter(SqliteCommitter(data_dir / DATABASE, now=now, monotonic=monotonic))
             try:
                 server = WriterServer(data_dir, writer.submit)
@@ -111,14 +109,38 @@ def migrate_directory(data_dir: Path, *, restored: bool = False) -> bool:
     if lock is None:
         return False
     try:
-        _create_private(data_dir / DATABASE)
-        migrate_sqlite(data_dir / DATABASE)
+        _prepare(data_dir / DATABASE)
         if restored:
             with closing(connect_writer(data_dir / DATABASE)) as connection:
                 connection.execute("UPDATE log SET incarnation = ?", (os.urandom(16).hex(),))
     finally:
         lock.release()
     return True
+
+
+def _prepare(path: Path) -> None:
+    """Create or upgrade the log where that is needed.  Raises `StoreUnavailable` for a later version's."""
+    _create_private(path)
+    if _revision(path) == REVISION:
+        return
+    # Imported for this only: it is a sixth of what a host loads, and successors start under pressure.
+    from alembic.util import CommandError
+
+    from eventstore.sql.migrate import migrate_sqlite
+
+    try:
+        migrate_sqlite(path)
+    except CommandError as error:
+        raise StoreUnavailable(f"{path.parent} cannot be used: {error}") from error
+
+
+def _revision(path: Path) -> str | None:
+    """The newest migration that a database has seen; None for one that is empty."""
+    with closing(sqlite3.connect(path)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+            return None
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        return None if found is None else str(found[0])
 
 
 def _create_private(path: Path) -> None:

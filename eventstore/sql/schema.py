@@ -22,6 +22,9 @@ from sqlalchemy import (
     text,
 )
 
+REVISION: Final = "0004"
+"""The newest migration: what leads to these tables."""
+
 METADATA: Final = MetaData()
 
 # SQLite's row number is an INTEGER of 64 bits; Postgres needs the word BIGINT for the same.

@@ -32,7 +32,7 @@ from eventstore.ports import LogReader
 from eventstore.sql import migrate, sqlite_connection
 from eventstore.sql.log_reader import SqlLogReader
 from eventstore.sql.migrate import migrate_sqlite
-from eventstore.sql.schema import METADATA
+from eventstore.sql.schema import METADATA, REVISION
 from eventstore.sql.sqlite_commit import SqliteCommitter
 from eventstore.sql.sqlite_connection import connect_writer
 
@@ -109,6 +109,10 @@ def test_the_database_refuses_to_rewrite_the_log(database: sqlite3.Connection, s
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         database.execute(statement)
     assert list(database.iterdump()) == before
+
+
+def test_a_log_of_the_newest_revision_is_known_without_looking_at_the_migrations() -> None:
+    assert migrate.script().get_current_head() == REVISION
 
 
 def test_migrating_again_changes_nothing(path: Path, database: sqlite3.Connection) -> None:
