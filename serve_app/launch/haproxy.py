@@ -19,6 +19,10 @@ from typing import Final
 HARD_STOP_S: Final = 3600
 """How long a replaced HAProxy may finish its open streams after a change of replicas."""
 
+SOCKET_BYTES: Final = 256 * 1024
+"""What a connection may hold on either side of HAProxy for who does not read, where the system would let it
+grow to megabytes: all of that was folded and framed for nobody."""
+
 _NAME: Final = "rayspond-haproxy"
 _SWITCHES: Final = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED")
 """What makes Serve use HAProxy, straight to replicas that write to it themselves."""
@@ -42,6 +46,7 @@ if [ -n "$configuration" ]; then
     -e '/^listen stats/,$d' \\
     -e '/^ *log /d' \\
     -e '/^ *option splice-/d' \\
+    -e 's|^global$|&\\n    tune.sndbuf.client {socket}\\n    tune.rcvbuf.server {socket}|' \\
     -e 's|^\\( *bind \\)127\\.0\\.0\\.1:{port}$|\\1{host}:{port}|' \\
     -e 's|^ *errorfile \\(50[234]\\) .*|    http-error status \\1 {answer}|' \\
     -e 's|^ *http-request return status 404 .*|    http-request return status 503 {answer}|' "$configuration"
@@ -96,7 +101,9 @@ def environment(
         "hdr x-request-id %[uuid()]"
     )
     wrapper = scratch / _NAME
-    text = _WRAPPER.format(host=host, port=port, answer=answer, haproxy=shlex.quote(haproxy))
+    text = _WRAPPER.format(
+        socket=SOCKET_BYTES, host=host, port=port, answer=answer, haproxy=shlex.quote(haproxy)
+    )
     wrapper.write_text(text)
     wrapper.chmod(0o700)
     return {
