@@ -13,6 +13,7 @@ from typing import Final
 
 from actors.attendance import CREATOR
 from actors.background import Background
+from eventstore.meter import METER
 from runtime.response.standing import RUNNING, is_background
 from serve_app.call import Call, ClientLeft, Departure
 from serve_app.errors import bad_request
@@ -37,6 +38,7 @@ class Presence:
         self._grace = grace
         self._random_bytes = random_bytes
         self._background = Background()
+        METER.read("listeners", "Clients of whom hosts are told.", lambda: len(self._background))
 
     def grace_of(self, call: Call) -> float | None:
         """Seconds for which a response goes on without its client; None without end.  Raises `ApiError`."""

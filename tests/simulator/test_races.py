@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,8 @@ def script(request: ModelRequest, number: int) -> Iterator[Step]:
 async def race(chance: Random) -> str:
     """One race; who won."""
     world = World(ScriptedModel(script))
-    actor = world.actor(store=FlakyStore(world.store, list(chance.choice(FAULTS))))
+    store: Any = FlakyStore(world.store, list(chance.choice(FAULTS)))
+    actor = world.actor(store=store)
     follower = asyncio.create_task(world.follow())
     await actor.create(create(), start=True)
     running = asyncio.create_task(actor.run())
