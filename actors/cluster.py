@@ -119,6 +119,16 @@ class OtherRuntime(Exception):
         )
 
 
+async def check(config: ClusterConfig) -> None:
+    """Raise `OtherRuntime` where this Ray runs a Rayspond for another log or bus.  Starts nothing."""
+    try:
+        ray.get_actor(SUPERVISOR, namespace=NAMESPACE)
+    except ValueError:
+        return
+    if await RaySupervisor(config).serves() != (config.log_url, config.nats_url):
+        raise OtherRuntime
+
+
 async def start(config: ClusterConfig) -> None:
     """Start the supervisor and wait until its hosts are warm.  Harmless where it runs already.
 

@@ -111,6 +111,9 @@ async def _run(orders: Orders, report: Report, reload: asyncio.Event) -> None:
     report.send({"ray_address": address})
     report.step("Ray", address, began)
     application = await loading
+    if node is None and application.actors is not None:
+        # Before there is anything to be put down: what runs there is somebody else's.
+        await cluster.check(application.actors(settings))
     watching: asyncio.Task[None] | None = None
     try:
         await asyncio.gather(
