@@ -1,4 +1,4 @@
-"""On a Ray that somebody else started: `serve run` and `serve deploy` from the import path."""
+"""On a Ray that somebody else started: `serve run`, `serve deploy`, and `rayspond serve --address`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 from serve_app.launch.environment import import_path
 from serve_app.launch.ports import free_port
 from tests.integration.nats_server import NatsServer
-from tests.launching import until
+from tests.launching import Instance, until
 
 pytestmark = pytest.mark.ray
 LIMIT_S = 120.0
@@ -163,3 +163,44 @@ def test_serve_run_and_serve_deploy_from_the_import_path(head: Head) -> None:
     second = _answers(head, "two")
     listed = head.ask("/v1/responses")["data"]
     assert [one["id"] for one in listed] == [second, first]
+
+
+def _refused(head: Head, data_dir: Path, code: int, told: str) -> None:
+    late = _joining(head, data_dir)
+    try:
+        assert late.process.wait(LIMIT_S) == code, late.output
+        assert told in late.output
+    finally:
+        late.kill()
+
+
+def test_rayspond_serve_refuses_a_serve_that_listens_elsewhere(head: Head, tmp_path: Path) -> None:
+    """At once and in one line; what runs there goes on."""
+    _refused(head, tmp_path / "late", 2, f"already runs Serve, on port {head.http_port}")
+    _answers(head, "still there")
+
+
+def test_rayspond_serve_joins_actors_of_its_own_log_and_ends_them(head: Head, tmp_path: Path) -> None:
+    """Those of another log it leaves alone."""
+    head.run("shutdown", "--yes")
+    hosts = {process.pid for process in head.processes("ray::HostProcess")}
+    _refused(head, tmp_path / "other", 1, "runs a Rayspond with another log")
+    assert hosts == {process.pid for process in head.processes("ray::HostProcess")} != set()
+    instance = _joining(head, head.data_dir)
+    try:
+        instance.wait_ready()
+        head.http_port = int(instance.url.rpartition(":")[2])
+        _answers(head, "four")
+        assert len(head.ask("/v1/responses")["data"]) == 4
+        assert "of the Ray cluster" in instance.runtime["ingress"]
+        instance.stop()
+    finally:
+        instance.kill()
+    assert not head.processes("ray::HostProcess", "ray::SupervisorProcess")
+
+
+def _joining(head: Head, data_dir: Path) -> Instance:
+    """`rayspond serve` on that Ray, told by the variables of its environment but for the log's place."""
+    given = {name: text for name, text in head.environment.items() if name.startswith("RAY")}
+    del given["RAYSPOND_DATA_DIR"]
+    return Instance(data_dir, "--address", head.address, app=None, **given)
