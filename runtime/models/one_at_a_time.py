@@ -11,8 +11,9 @@ from runtime.models.json_text import REPLACEMENT, has_surrogate, whole
 
 Say = Callable[[str], ModelEvent]
 
-# What may wait for its turn, in characters; no upstream mixes more than a few calls.
+# What may wait for its turn, in characters and in items; no upstream mixes more than a few calls.
 HELD_CHARS = 4 * 1024 * 1024
+HELD_ITEMS = 1024
 
 
 @dataclass(slots=True)
@@ -43,11 +44,13 @@ class OneAtATime:
         return bool(self._waiting)
 
     def open(self, opened: ItemOpened) -> OpenItem:
-        """A new item begins."""
+        """A new item begins.  Raises `ValueError` where too many wait."""
         item = OpenItem(opened)
         if self._live is None:
             self._live = item
             self._out.append(opened)
+        elif len(self._waiting) == HELD_ITEMS:
+            raise ValueError(f"more than {HELD_ITEMS} items out of order")
         else:
             self._waiting.append(item)
         return item
