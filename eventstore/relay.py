@@ -25,6 +25,9 @@ HELD_BYTES: Final = 32 << 20
 """What may wait for a position that is missing before it; more is read from the log again."""
 WINDOW_MESSAGES: Final = 256
 WINDOW_BYTES: Final = 1 << 20
+GATHER_SECONDS: Final = 0.01
+"""Least time between two windows, unless one is full: under load many positions share one exchange with the
+server, and what comes a little out of order need not be read from the log."""
 HOLE_SECONDS: Final = 0.02
 """How long a missing position is waited for: the bus reorders a little, and the log always knows."""
 SILENCE_SECONDS: Final = 1.0
@@ -94,6 +97,7 @@ class Relay:
         self._window: list[Message] = []
         self._window_bytes = 0
         self._window_position = 0
+        self._sent_at = 0.0
         self._saved, self._saved_at = 0, 0.0
         self._behind = True
         self._page = FIRST
@@ -179,6 +183,7 @@ class Relay:
 
     async def _proceed(self, live: Subscription) -> None:
         if self._position + 1 in self._held and not self._doubted:
+            await self._gather(live)
             await self._publish_held()
         elif self._behind or self._doubted or self._hole_is_old():
             await self._heal()
@@ -187,6 +192,13 @@ class Relay:
             if heard is None:
                 self._behind = not self._held or self._hole_is_old()
             else:
+                self._hold(heard)
+
+    async def _gather(self, live: Subscription) -> None:
+        """Hear what else comes shortly after the last window."""
+        until = self._sent_at + GATHER_SECONDS
+        while len(self._held) < WINDOW_MESSAGES and (rest := until - _now()) > 0:
+            if (heard := await live.next(rest)) is not None:
                 self._hold(heard)
 
     def _hold(self, batch: Batch) -> None:
@@ -301,6 +313,7 @@ class Relay:
         for position in range(self._position + 1, self._window_position + 1):
             self._release(position)
         self._position = self._window_position
+        self._sent_at = _now()
         while self._marks and self._marks[0][0] <= self._position:
             self._marks.popleft()
         self._hole_patience, self._missing_since = HOLE_SECONDS, None
