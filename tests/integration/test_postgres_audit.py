@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from actors.response_actor import ResponseActor
-from eventstore.memory import MemoryLiveBus
 from eventstore.sql.postgres import PostgresEventStore
-from runtime.response.replay import ResponseReplay
 from runtime.response.wire import DONE_FRAME
-from serve_app.cli import COMMANDS
-from tests.unit.actors.kit import ScriptedModel, World, always, create, says
-
-FIRST, SECOND, DELETED = (f"resp_{digit * 32}" for digit in "123")
+from tests.audited import DELETED, FIRST, command, make_log
 
 EDITED = (
     "UPDATE payloads SET payload = set_byte(payload, length(payload) - 1,"
@@ -40,25 +32,8 @@ MOVED = (
 )
 
 
-async def make_log(url: str) -> bytes:
-    """Two responses and one that was deleted; the frames of the first."""
-    store = PostgresEventStore(url)
-    model = ScriptedModel(always(*says("Hello ", "there.", apart=0.001)))
-    ports = replace(World(model).ports(), store=store, bus=MemoryLiveBus(), sleep=asyncio.sleep)
-    for id in (FIRST, SECOND, DELETED):
-        actor = ResponseActor(ports, id)
-        await actor.create(create(id=id), start=True)
-        await actor.run()
-    await ResponseActor(ports, DELETED).delete("key_1")
-    frames = [frame async for batch in ResponseReplay(store, FIRST).read(-1) for frame in batch.frames or ()]
-    await store.aclose()
-    return b"".join(frames)
-
-
 def run(*arguments: str, url: str) -> Result:
-    name, *rest = arguments
-    command = importlib.import_module(COMMANDS[name]).command
-    return CliRunner().invoke(command, [*rest, "--log-url", url])
+    return command(*arguments, "--log-url", url)
 
 
 async def tamper(url: str, *statements: str) -> None:
@@ -85,7 +60,7 @@ async def tamper(url: str, *statements: str) -> None:
 def test_the_first_event_that_is_not_what_was_recorded_is_named(
     postgres: str, statements: tuple[str, ...], named: str
 ) -> None:
-    asyncio.run(make_log(postgres))
+    asyncio.run(make_log(PostgresEventStore(postgres)))
     whole = run("audit", "verify", url=postgres)
     assert (whole.exit_code, "the log is what was recorded" in whole.output) == (0, True), whole.output
     asyncio.run(tamper(postgres, *statements))
@@ -94,7 +69,7 @@ def test_the_first_event_that_is_not_what_was_recorded_is_named(
 
 
 def test_events_replays_and_the_tail_are_those_of_every_log(postgres: str) -> None:
-    frames = asyncio.run(make_log(postgres))
+    frames = asyncio.run(make_log(PostgresEventStore(postgres)))
     assert run("replay", FIRST, url=postgres).stdout_bytes == frames + DONE_FRAME
     lines = [json.loads(line) for line in run("events", FIRST, url=postgres).output.splitlines()]
     assert [line["version"] for line in lines] == list(range(len(lines)))

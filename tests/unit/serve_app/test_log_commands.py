@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import shutil
 import sqlite3
@@ -11,39 +10,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from actors.response_actor import ResponseActor
 from eventstore.events import NO_STREAM, Append, NewEvent, NewStream, Unit
-from eventstore.memory import MemoryLiveBus
 from eventstore.sql.sqlite import SqliteEventStore
-from runtime.response.replay import ResponseReplay
 from runtime.response.wire import DONE_FRAME
-from serve_app.cli import COMMANDS
 from serve_app.launch.errors import CannotStart
-from tests.unit.actors.kit import ScriptedModel, World, always, create, says
-
-FIRST, SECOND, DELETED = (f"resp_{digit * 32}" for digit in "123")
-
-
-async def make_log(data_dir: Path) -> bytes:
-    """Two responses and one that was deleted; the frames of the first."""
-    store = await SqliteEventStore.open(data_dir, may_own=True)
-    model = ScriptedModel(always(*says("Hello ", "there.", apart=0.001)))
-    ports = replace(World(model).ports(), store=store, bus=MemoryLiveBus(), sleep=asyncio.sleep)
-    for id in (FIRST, SECOND, DELETED):
-        actor = ResponseActor(ports, id)
-        await actor.create(create(id=id), start=True)
-        await actor.run()
-    await ResponseActor(ports, DELETED).delete("key_1")
-    frames = [frame async for batch in ResponseReplay(store, FIRST).read(-1) for frame in batch.frames or ()]
-    await store.aclose()
-    return b"".join(frames)
+from tests.audited import DELETED, FIRST, command, make_log
 
 
 @pytest.fixture
@@ -51,13 +28,15 @@ def log(tmp_path: Path) -> tuple[Path, bytes]:
     """Its directory, and what the first response showed."""
     data_dir = tmp_path / "data"
     data_dir.mkdir()
-    return data_dir, asyncio.run(make_log(data_dir))
+    return data_dir, asyncio.run(_made(data_dir))
+
+
+async def _made(data_dir: Path) -> bytes:
+    return await make_log(await SqliteEventStore.open(data_dir, may_own=True))
 
 
 def run(*arguments: str, data_dir: Path) -> Result:
-    name, *rest = arguments
-    command = importlib.import_module(COMMANDS[name]).command
-    return CliRunner().invoke(command, [*rest, "--data-dir", str(data_dir)])
+    return command(*arguments, "--data-dir", str(data_dir))
 
 
 def tamper(data_dir: Path, *statements: str) -> None:
