@@ -17,7 +17,10 @@ PAGE = 256
 PROJECTS_MAX = 64
 """Projects that are looked at when more waits than a page holds: those that run least."""
 PAGES_MAX = 4
-"""Pages of one category that are erased in a round: the next round goes on."""
+"""Pages of one category that are erased in a round, or looked through for what can be sealed: the next round
+goes on."""
+KNOWN_MAX = 10_000
+"""Streams that are remembered because nothing can be done about them."""
 _WHY = {
     STORED: ("retention", "it was kept as long as it was to be"),
     TRANSIENT: ("store:false", "its time is over"),
@@ -60,6 +63,25 @@ async def fair_page(reader: LogReader, limit: int) -> list[Head]:
     return [head for _, _, head in sorted(order, key=lambda entry: entry[:2])]
 
 
+class Known:
+    """Streams that stay as they are: the last `KNOWN_MAX` that were added."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, None] = {}
+
+    def __contains__(self, stream: str) -> bool:
+        return stream in self._streams
+
+    def add(self, stream: str) -> bool:
+        """Remember it.  Returns whether it is new."""
+        if stream in self._streams:
+            return False
+        if len(self._streams) >= KNOWN_MAX:
+            del self._streams[next(iter(self._streams))]
+        self._streams[stream] = None
+        return True
+
+
 class Backlog:
     """Looks through the log.  Every method raises `StoreUnavailable`."""
 
@@ -74,8 +96,12 @@ class Backlog:
         """How many responses waited at the last look, a page at most."""
         self._erased_to = dict.fromkeys(RESPONSES, 0)
         """Every response created up to this position, of each category, is erased."""
-        self.unsealable: set[str] = set()
-        """Streams that do not verify; a restart looks at them again."""
+        self._erase_after: dict[str, int] = dict.fromkeys(RESPONSES, 0)
+        """Where the next round of erasing begins: what cannot be erased stops nothing behind it."""
+        self._seal_after: dict[str, int] = dict.fromkeys(RESPONSES, 0)
+        """The same of sealing."""
+        self.unsealable = Known()
+        """Streams that do not verify or are too long; a restart looks at them again."""
 
     async def queued(self) -> list[Head]:
         """A page of what waits, in the order of `fair_page`."""
@@ -99,36 +125,46 @@ class Backlog:
     async def erasures(self) -> AsyncIterator[list[DeleteOrder]]:
         """Orders to erase the responses whose time is over, page by page."""
         for category in RESPONSES:
-            after = start = self._erased_to[category]
-            given = 0
-            while given < PAGES_MAX and (
-                page := await self._reader.heads(
+            least = self._least_kept(category)
+            given, more = 0, least < inf
+            while more and given < PAGES_MAX:
+                after = max(self._erase_after[category], self._erased_to[category])
+                page = await self._reader.heads(
                     category=category, states=(*RUNNING, *OVER), after=after, limit=PAGE
                 )
-            ):
-                if after == start:
+                if page and after == self._erased_to[category]:
                     self._erased_to[category] = page[0].created - 1
-                after = page[-1].created
+                # Whatever was created later ends later still: the next round begins anew.
+                more = len(page) == PAGE and self._is_past(page[-1], "created_at", least)
+                self._erase_after[category] = page[-1].created if more else 0
                 if due := [head for head in page if self._is_over(head, self._kept(head))]:
                     given += 1
                     yield [DeleteOrder(head.stream, *_WHY[category]) for head in due]
-                if not self._is_past(page[-1], "created_at", self._least_kept(category)):
-                    break  # Whatever was created later ends later still.
 
     async def sealable(self) -> list[Head]:
-        """What ended long enough ago to be sealed, and is not: a page of it at most, the oldest first."""
+        """What ended long enough ago to be sealed, and is not: a page of it at most, the oldest first.
+
+        It goes on where the last look ended, and after the last one from the beginning.
+        """
+        wait = self._config.seal_after
         for category, states in _SEALED_IN:
-            found: list[Head] = []
-            after, more = 0, True
-            while more and len(found) < PAGE:
+            for _ in range(PAGES_MAX):
                 page = await self._reader.heads(
-                    category=category, states=states, after=after, sealed=False, limit=PAGE
+                    category=category,
+                    states=states,
+                    after=self._seal_after[category],
+                    sealed=False,
+                    limit=PAGE,
                 )
-                found += [head for head in page if self._is_over(head, self._config.seal_after)]
-                more = bool(page) and self._is_past(page[-1], "created_at", self._config.seal_after)
-                after = page[-1].created if page else after
-            if found := [head for head in found if head.stream not in self.unsealable][:PAGE]:
-                return found
+                found = [
+                    head for head in page if head.stream not in self.unsealable and self._is_over(head, wait)
+                ]
+                more = len(page) == PAGE and self._is_past(page[-1], "created_at", wait)
+                self._seal_after[category] = page[-1].created if more else 0
+                if found:
+                    return found
+                if not more:
+                    break
         return []
 
     def _kept(self, head: Head) -> float:

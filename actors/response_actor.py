@@ -16,10 +16,10 @@ from typing import Any, Final
 from actors.aggregate_writer import RACES_MAX
 from actors.attachment import Attachment
 from actors.context import Context
-from actors.journal import BRIEF, ActivationLost, Journal
+from actors.journal import BRIEF, ActivationLost, Journal, shows_nothing
 from actors.orders import RuntimeUnavailable, UnknownResponse
-from eventstore.errors import Fenced, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
-from eventstore.events import Claim, Head
+from eventstore.errors import Fenced, LogCorrupted, OutcomeUnknown, StoreUnavailable, WrongExpectedVersion
+from eventstore.events import Append, Claim, Head, HeadChange, Unit
 from eventstore.ports import EventStore, LiveBus
 from runtime.agent_loop import AgentLoop
 from runtime.aggregate import Refused
@@ -28,7 +28,7 @@ from runtime.python_tool import open_tool
 from runtime.response import codec, history
 from runtime.response.commands import Activate, Cancel, Command, Create, Erase, Fail, idempotency_scope
 from runtime.response.errors import PreviousResponseInProgress, PreviousResponseNotFound, ResponseError
-from runtime.response.events import ActivationStarted
+from runtime.response.events import ActivationStarted, Erased
 from runtime.response.replay import fold_stream
 from runtime.response.request import ResponseRequest
 from runtime.response.state import ResponseState, Status
@@ -168,7 +168,14 @@ class ResponseActor:
         Raises what `cancel` raises.
         """
         async with self._mailbox:
-            journal = await self._hold(unless=(Status.ERASED,))
+            try:
+                journal = await self._hold(unless=(Status.ERASED,))
+            except LogCorrupted:
+                head = await self._ports.store.head(self.id)
+                if head is None or head.state not in _ENDED:
+                    raise
+                await self._erase_unread(head, Erased(self._at(), by, reason))
+                return
             if journal is not None:
                 await self._end(journal, by)
                 await self._in_time(journal, Erase(self._at(), by, reason))
@@ -285,6 +292,23 @@ class ResponseActor:
             with suppress(Fenced):
                 self._journal = await self._take(head, None)
         raise ActivationLost(self.id, "others keep taking it over")
+
+    async def _erase_unread(self, head: Head, erased: Erased) -> None:
+        """Erase what cannot be read any more and is over, as its head says: its words go all the same."""
+        try:
+            async with asyncio.timeout(WAIT_MAX):
+                head = await self._raise_epoch(head, None)
+                place = (self.id, head.version, head.epoch)
+                change = HeadChange(state=Status.ERASED.value)
+                append = Append(
+                    *place, [codec.encode(erased)], schema=codec.SCHEMA, change=change, erase=True
+                )
+                (recorded,) = await self._ports.store.append(Unit([append]))
+        except (Fenced, WrongExpectedVersion) as moved:
+            raise ActivationLost(self.id, str(moved)) from moved
+        except TimeoutError:
+            raise OutcomeUnknown(f"{self.id!r} could not be written for {WAIT_MAX:g} s") from None
+        self._ports.bus.publish(shows_nothing(recorded, head.tenant))
 
     async def _put_down(self, state: ResponseState, epoch: int) -> None:
         """Have the head say that it is over, and nobody's: it ended while it was taken or handed back."""

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from actors.background import Background
-from actors.backlog import PAGE, Backlog
+from actors.backlog import PAGE, Backlog, Known
 from actors.census import Census
 from actors.config import ClusterConfig
 from actors.fleet import Fleet, Host
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 _SEALED_STREAMS = METER.counter("log_sealed_streams", "Streams whose events were compressed.")
 _SEALED_RECORDS = METER.counter("log_sealed_records", "Records that became part of a block.")
-_FINDINGS = METER.counter("log_unsealed_findings", "Streams that are left unsealed: they do not verify.")
+_FINDINGS = METER.counter("log_unsealed_findings", "Streams that could not be sealed.")
 
 WATCH_INTERVAL = 0.1
 """Seconds between looks at whether hosts' processes are there; costs a few system calls a host."""
@@ -81,6 +81,8 @@ class Supervisor:
         self._work = asyncio.Event()
         self._background = Background()
         self._backlog = Backlog(store, config, now)
+        self._refused = Known()
+        """Responses that a host would not erase."""
         self._succeeding: set[str] = set()
         self._quiet_until = 0.0
         """When hosts may be started again, by the event loop's clock."""
@@ -291,7 +293,10 @@ class Supervisor:
     async def _erase(self) -> None:
         async for orders in self._backlog.erasures():
             if host := self._fleet.any():
-                await host.handle.obey(orders)
+                for order, refusal in zip(orders, await host.handle.obey(orders), strict=True):
+                    # Once a response: it is tried again and again.
+                    if refusal is not None and self._refused.add(order.response_id):
+                        log.error("response %s was not erased: %r", order.response_id, refusal)
 
     async def _seal(self) -> None:
         if not (heads := await self._backlog.sealable()):
@@ -303,7 +308,10 @@ class Supervisor:
         for finding in sealed.findings:
             _FINDINGS.add()
             self._backlog.unsealable.add(finding.stream)
-            log.error("not sealed, for it does not verify: %s", finding)
+            log.error("not sealed: %s", finding)
+        for stream in sealed.too_long:
+            self._backlog.unsealable.add(stream)
+            log.info("response %s is not sealed: it is too long", stream)
 
     # -- Loops ---------------------------------------------------------------------------------------------
 

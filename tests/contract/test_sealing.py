@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,19 @@ import pytest
 
 from eventstore.block import SPAN_MAX, bare, pack, unpack
 from eventstore.errors import Fenced, LogCorrupted, StreamNotFound, WrongExpectedVersion
-from eventstore.events import NO_STREAM, SEALED, SEALS, Append, Head, NewEvent, NewStream, Seal, Unit
+from eventstore.events import (
+    NO_STREAM,
+    SEALED,
+    SEALS,
+    Append,
+    Block,
+    Head,
+    NewEvent,
+    NewStream,
+    Record,
+    Seal,
+    Unit,
+)
 from eventstore.ports import EventStore
 from eventstore.sealing import seal
 from eventstore.verify import audit
@@ -214,3 +227,42 @@ async def test_a_block_never_reaches_further_than_readers_look(store: EventStore
     far = [replace(record, first_version=n, position=1 + n * SPAN_MAX // 2) for n in range(5)]
     spans = [block.last_position - block.first_position for block in pack(far)]
     assert spans == [SPAN_MAX // 2, SPAN_MAX // 2, 0]
+
+
+@pytest.mark.parametrize(("bound", "value"), [("STREAM_RECORDS_MAX", 3), ("STREAM_BYTES_MAX", 60)])
+async def test_what_is_too_long_stays_as_it_is(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch, bound: str, value: int
+) -> None:
+    long, short = await grown(store, "long", 20), await grown(store, "r2", 3)
+    monkeypatch.setattr(f"eventstore.sealing.{bound}", value)
+    sealed = await seal(store, [long, short], "the test", "")
+    assert (sealed.streams, sealed.records, sealed.findings, sealed.too_long) == (1, 3, [], ["long"])
+    assert [head.stream for head in await store.heads(category=NEW.category, sealed=True)] == ["r2"]
+
+
+@pytest.mark.parametrize(("bound", "value", "units"), [("_RECORDS_MAX", 7, 3), ("_BYTES_MAX", 1, 5)])
+async def test_a_transaction_has_a_bound(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, units: int
+) -> None:
+    heads = [await grown(store, f"r{number}", 3) for number in range(5)]
+    monkeypatch.setattr(f"eventstore.sealing.{bound}", value)
+    assert (await seal(store, heads, "the test", "")).streams == 5
+    assert len(await said_in(store, SEALS)) == units
+    assert (await audit(store)).first is None
+
+
+async def test_one_that_moved_or_cannot_be_sealed_keeps_nobody_from_it(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, odd, good = [await grown(store, name, 3) for name in ("r1", "r2", "r3")]
+    await store.take("r1", epoch=1, owner=None)
+
+    def packed(records: Sequence[Record], salt: bytes) -> Sequence[Block]:
+        blocks = list(pack(records))
+        return [replace(block, chain=bytes(32)) if block.stream == "r2" else block for block in blocks]
+
+    monkeypatch.setattr("eventstore.sealing._packed", packed)
+    sealed = await seal(store, [moved, odd, good], "the test", "")
+    assert (sealed.streams, sealed.records) == (1, 3)
+    assert [finding.stream for finding in sealed.findings] == ["r2"]
+    assert [head.stream for head in await store.heads(category=NEW.category, sealed=True)] == ["r3"]

@@ -77,3 +77,19 @@ async def test_what_does_not_verify_is_left_alone_and_hides_nothing_behind_it() 
         stream.records[0] = replace(stream.records[0], digest=bytes(32))
         await until(lambda: is_sealed(cluster, good.id))
         assert not is_sealed(cluster, bad.id)
+
+
+async def test_what_cannot_be_erased_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with LocalCluster(replace(CONFIG, retention=1.0)) as cluster:
+        bad, good = create(), create()
+        await cluster.client.create(bad)
+        await read(cluster, bad.id)
+        stream = cluster.store._streams[bad.id]
+        stream.records[0] = replace(
+            stream.records[0], types=("of.a.later.version",) * stream.records[0].count
+        )
+        await until(lambda: f"{bad.id} was not erased" in caplog.text)
+        await cluster.client.create(good)
+        await read(cluster, good.id)
+        await until(lambda: cluster.store._streams[good.id].head.state == "erased")
+        assert caplog.text.count(f"{bad.id} was not erased") == 1
