@@ -52,7 +52,8 @@ class Host:
     @property
     def free(self) -> int:
         """Slots that are neither taken nor promised."""
-        return 0 if self.leaves else self.spec.slots - self.info.running - self.reserved
+        taken = self.info.running - self.info.guests
+        return 0 if self.leaves else self.spec.slots - taken - self.reserved
 
 
 class Fleet:

@@ -66,6 +66,8 @@ class ActorHost:
         self._queue_limit = queue_limit
         self._actors: dict[str, ResponseActor] = {}
         self._running: dict[str, Running] = {}
+        self._guests: set[str] = set()
+        """Those of `_actors` that take no slot."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._attendance = Attendance(ports.sleep, self._abandon)
         self._ran = 0
@@ -100,6 +102,7 @@ class ActorHost:
             node=identity.node,
             pid=identity.pid,
             running=len(self._actors),
+            guests=len(self._guests),
             ran=self._ran,
             queued=self._queued,
         )
@@ -158,9 +161,11 @@ class ActorHost:
             return
         # What belongs on a host of another kind is only queued here.
         ours = (command.agent.get("isolation") or self._isolation) == self._isolation
-        room = len(self._actors) < self._slots
+        room = self._taken() < self._slots
         # Whoever waits comes first: a flood of new work would else take every slot as it gets free.
-        start = ours and ((room and not self._behind) or self._is_guest(command))
+        regular = ours and room and not self._behind
+        guest = ours and not regular and self._is_guest(command)
+        start = regular or guest
         waits = not start and not command.request.background
         if waits:
             await self._check_queue(command.project)
@@ -170,6 +175,8 @@ class ActorHost:
         if start:
             # The slot is taken before anything is awaited, so that no other order can take it too.
             self._occupy(actor, command.request.model, command.project)
+            if guest:
+                self._guests.add(command.id)
             if not command.request.background:
                 self._attendance.begin(command.id)
         try:
@@ -194,8 +201,9 @@ class ActorHost:
         if command.request.background:
             return False
         # Whoever asks anew at once, having read an end, is often faster than the slot that gets free.
-        busy = [self._running[id].project for id, actor in self._actors.items() if not actor.is_over()]
-        return len(busy) < self._slots + self._slots // GUESTS and command.project not in busy
+        busy = {id: self._running[id].project for id, actor in self._actors.items() if not actor.is_over()}
+        guests = self._guests & busy.keys()
+        return len(guests) < self._slots // GUESTS and command.project not in busy.values()
 
     async def _check_queue(self, project: str) -> None:
         """Refuse a client that waits, where the queue is full and its project has its share of it.
@@ -211,7 +219,7 @@ class ActorHost:
     async def _resume(self, response_id: str, epoch: int) -> None:
         if response_id in self._actors:
             return
-        if len(self._actors) >= self._slots:
+        if self._taken() >= self._slots:
             raise Overloaded(retry_after=1.0)
         actor = ResponseActor(self._ports, response_id)
         self._occupy(actor, "", "")
@@ -249,6 +257,10 @@ class ActorHost:
 
     # -- Slots ---------------------------------------------------------------------------------------------
 
+    def _taken(self) -> int:
+        """How many slots are taken.  Guests take none: what waits would else wait as long as they come."""
+        return len(self._actors) - len(self._guests)
+
     def _occupy(self, actor: ResponseActor, model: str, project: str) -> None:
         self._actors[actor.id] = actor
         self._running[actor.id] = Running(actor.id, model, project, time())
@@ -256,6 +268,7 @@ class ActorHost:
     def _vacate(self, response_id: str) -> None:
         self._actors.pop(response_id, None)
         self._running.pop(response_id, None)
+        self._guests.discard(response_id)
         self._attendance.end(response_id)
 
     def _launch(self, actor: ResponseActor) -> None:
@@ -295,7 +308,7 @@ class ActorHost:
         try:
             waiting = await fair_page(self._ports.store, PULL_PAGE)
             mine = [head for head in waiting if self._suits(head)]
-            free = max(0, self._slots - len(self._actors))
+            free = max(0, self._slots - self._taken())
             self._queued, self._behind = len(waiting) >= PULL_PAGE or bool(mine), len(mine) > free
             for head in mine[:free]:
                 await self._outcome(ResumeOrder(head.stream, head.epoch))

@@ -104,6 +104,8 @@ class HostInfo:
     node: str
     pid: int
     running: int = 0
+    guests: int = 0
+    """Those of them that take no slot."""
     ran: int = 0
     """Responses it has been given in its life."""
     queued: bool = False

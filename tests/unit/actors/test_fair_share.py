@@ -94,6 +94,23 @@ async def test_a_client_whose_project_runs_nothing_is_a_guest() -> None:
         assert len(await projects_running(cluster)) == 8
 
 
+async def test_guests_who_ask_again_at_once_do_not_keep_the_queue_from_running() -> None:
+    """As many projects as there are slots, each of which asks anew before its slot is seen to be free."""
+    async with LocalCluster(replace(CONFIG, hosts=1, slots=8, queue_limit=64)) as cluster:
+        host = some_host(cluster)
+        await run(cluster, *(of(f"p{number}", STALLED, background=False) for number in range(9)))
+        assert (host.info().running, host.info().guests) == (9, 1)
+        patient = of("patient", STALLED)
+        await run(cluster, patient)
+        for one in host.running()[:8]:
+            host._actors[one.response_id].is_over = lambda: True  # type: ignore[method-assign]  # It just ended.
+            await run(cluster, of(one.project, STALLED, background=False))
+            await cluster.client.cancel(one.response_id, "test")
+        await until(lambda: any(one.response_id == patient.id for one in host.running()))
+        await until(lambda: len(host.running()) == 9)
+        assert host.info().guests == 1
+
+
 async def test_a_full_queue_has_room_for_whoever_has_less_than_its_share(cluster: LocalCluster) -> None:
     await run(cluster, *(of("flood", STALLED, background=False) for _ in range(10)))
     with pytest.raises(Overloaded):
