@@ -26,6 +26,8 @@ conversation, or because the outcome is unknown."""
 RACE_PAUSE: Final = 0.01
 """Seconds after the first lost race, at most; twice as long after each further one, up to the next."""
 RACE_PAUSE_MAX: Final = 0.2
+OBEY_MAX: Final = 30.0
+"""Seconds for one command, its wait for others included; less than its client waits for the answer."""
 UNKNOWN_PAUSE: Final = 0.5
 """Seconds after an append of which nobody knows what became of it."""
 
@@ -54,21 +56,27 @@ class AggregateWriter:
         """
         # Commands of this host to one stream need not race each other.
         turn = self._turns.setdefault(order.stream, asyncio.Lock())
-        async with turn:
-            pause = RACE_PAUSE
-            unknown: OutcomeUnknown | None = None
-            for _ in range(RACES_MAX):
-                try:
-                    return await self._try(self._aggregates[order.category], order)
-                except WrongExpectedVersion:
-                    await self._sleep(pause * random.random())
-                    pause = min(2 * pause, RACE_PAUSE_MAX)
-                except StoreUnavailable as error:
-                    # Asked again it is recorded once: its version and ids are those of the first time.
-                    unknown = error if isinstance(error, OutcomeUnknown) else unknown
-                    if unknown is None:
-                        raise
-                    await self._sleep(UNKNOWN_PAUSE)
+        try:
+            async with asyncio.timeout(OBEY_MAX), turn:
+                await self._insist(order)
+        except TimeoutError:
+            raise OutcomeUnknown(f"{order.stream!r} could not be written for {OBEY_MAX:g} s") from None
+
+    async def _insist(self, order: AggregateOrder) -> None:
+        pause = RACE_PAUSE
+        unknown: OutcomeUnknown | None = None
+        for _ in range(RACES_MAX):
+            try:
+                return await self._try(self._aggregates[order.category], order)
+            except WrongExpectedVersion:
+                await self._sleep(pause * random.random())
+                pause = min(2 * pause, RACE_PAUSE_MAX)
+            except StoreUnavailable as error:
+                # Asked again it is recorded once: the ids in it are those of the first time.
+                unknown = error if isinstance(error, OutcomeUnknown) else unknown
+                if unknown is None:
+                    raise
+                await self._sleep(UNKNOWN_PAUSE)
         raise unknown or RuntimeUnavailable(f"others kept changing {order.stream!r}")
 
     async def _try(self, aggregate: Aggregate[Any, Any], order: AggregateOrder) -> None:

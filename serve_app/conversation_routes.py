@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from actors.orders import AggregateOrder
+from actors.orders import AggregateOrder, RuntimeUnavailable
 from eventstore.errors import OutcomeUnknown
 from runtime.conversation.aggregate import CATEGORY, CONVERSATION
 from runtime.conversation.commands import (
@@ -105,7 +105,8 @@ class ConversationRoutes:
         id = (await self._find(call)).id
         try:
             await self._obey(AddItems(id, call.principal.project, items, call.principal.by))
-        except OutcomeUnknown:
+        except (OutcomeUnknown, RuntimeUnavailable):
+            # A host that does not answer may have added them all the same.
             raise maybe_added() from None
         await call.answer_json(item_list([_told(item) for item in items]))
 

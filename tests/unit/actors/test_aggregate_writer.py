@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from actors.aggregate_writer import RACES_MAX, AggregateWriter
+from actors.client import ANSWER_MAX
 from actors.orders import AggregateOrder, RuntimeUnavailable
 from eventstore.errors import OutcomeUnknown, StoreUnavailable
 from eventstore.events import Batch, Recorded, Unit
@@ -21,6 +22,7 @@ from runtime.project.aggregate import ARCHIVED, CATEGORY, PROJECT
 from runtime.project.commands import ArchiveProject, CreateKey, CreateProject, NewKey, RevokeKey
 from runtime.project.errors import UnknownKey, UnknownProject
 from runtime.project.state import ProjectState
+from tests import virtual_time
 from tests.local_cluster import LocalCluster
 from tests.unit.actors.kit import FlakyStore
 
@@ -157,6 +159,26 @@ async def test_a_store_that_stays_away_is_not_waited_for(faults: list[str], erro
         await writer(FlakyStore(store, faults)).obey(order(CREATE))
     assert raised.type is error
     assert await types_of(store) == []
+
+
+@pytest.mark.parametrize("orders", [1, 3])
+def test_a_store_that_does_not_answer_is_not_waited_for_longer_than_clients_wait(orders: int) -> None:
+    """Neither by those that come after it."""
+
+    class Silent(MemoryEventStore):
+        async def append(self, unit: Unit) -> Sequence[Recorded]:
+            await asyncio.sleep(ANSWER_MAX)
+            return await super().append(unit)
+
+    async def scenario() -> None:
+        began, one = asyncio.get_running_loop().time(), writer(Silent())
+        outcomes = await asyncio.gather(
+            *(one.obey(order(CREATE)) for _ in range(orders)), return_exceptions=True
+        )
+        assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
+        assert asyncio.get_running_loop().time() - began < ANSWER_MAX
+
+    virtual_time.run(scenario())
 
 
 async def test_readers_of_the_whole_log_need_not_wait_for_its_position() -> None:

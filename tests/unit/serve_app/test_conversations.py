@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from actors.orders import RuntimeUnavailable
 from eventstore.errors import OutcomeUnknown
 from tests.conformance import check_conversation_items, check_response
 from tests.unit.serve_app.keyed import keyed
@@ -227,13 +228,14 @@ async def test_pages_follow_each_other_by_last_id(server: Served, order: str) ->
     assert refused(wrong, 404)["param"] == "after"
 
 
+@pytest.mark.parametrize("error", [OutcomeUnknown("cut"), RuntimeUnavailable("its host has not answered")])
 async def test_items_that_may_have_been_added_are_not_sent_again_unasked(
-    server: Served, monkeypatch: pytest.MonkeyPatch
+    server: Served, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     id = await begun(server)
 
     async def lost(order: object) -> None:
-        raise OutcomeUnknown(f"{type(order).__name__} was not answered")
+        raise error
 
     monkeypatch.setattr(server.cluster.client, "change", lost)
     answer = await server.client.post(f"/v1/conversations/{id}/items", json={"items": [says("x")]})
