@@ -122,7 +122,8 @@ class RuntimeClient:
         the listener left, `grace` seconds before it may end; nothing of that without a grace.
 
         One that waits for a slot is told as soon as it runs; the time it waited counts.  Whoever takes it
-        over is told again.  Returns once it is over, or nobody needs to know any more.
+        over is told again who listens, and that its creator left.  Returns once it is over, or nobody needs
+        to know any more.
         """
         listening = Listener(response_id, listener, left, grace)
         while not listening.is_done():
@@ -194,7 +195,7 @@ class RuntimeClient:
         return await self._placement.send(name, order)
 
     async def _tell(self, listening: Listener) -> bool:
-        """Tell the host that runs the response what is new of a listener; whether the response is over."""
+        """Tell the host that runs the response what is new of a listener; whether no more is to be told."""
         if self._placement.knows(listening.host):
             return False
         head = await self.reader.head(listening.response_id)
@@ -205,8 +206,8 @@ class RuntimeClient:
         if (order := listening.news(head)) is not None:
             async with asyncio.timeout(PATIENCE):
                 if await self._send_to_owner(listening.response_id, order) is None:
-                    listening.tell(head, order)
-        return False
+                    listening.note_told(head, order)
+        return listening.is_done()
 
     async def _until_placed(self, send: Callable[[], Awaitable[Exception | None]]) -> None:
         """Try until a living host has carried the order out or refused it."""

@@ -26,7 +26,8 @@ NO_END: Final = "none"
 GRACE_MAX: Final = 86_400
 """Seconds; whoever wants more wants no end."""
 TELLING_MAX: Final = 10_000
-"""Departures that are told at a time.  Of further ones nothing is told, and their responses run on."""
+"""Clients of whom hosts are told at a time, those who still listen included.  With so many, nothing is told
+of further departures, and those responses run on."""
 
 
 class Presence:

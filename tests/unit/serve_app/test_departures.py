@@ -12,6 +12,8 @@ import pytest
 
 from actors import listener
 from actors.attendance import CREATOR, LISTENERS_MAX, Attendance
+from actors.listener import Listener
+from actors.orders import ResumeOrder
 from runtime.model import ItemOpened, TextDelta
 from serve_app import presence
 from serve_app.limits import Limits
@@ -226,6 +228,54 @@ async def test_who_takes_a_response_over_is_told_who_came_back(
     assert model.open_calls == 1
     await left(follower)
     assert (await server.ended(the_id(server)))["status"] == "cancelled"
+
+
+async def test_followers_that_left_are_told_once_and_then_forgotten(
+    server: Served, model: ScriptedModel
+) -> None:
+    """However often somebody opens and drops a stream of a response that goes on."""
+    creator = await begun(server)
+    for _ in range(3):
+        follower = get(server, the_id(server))
+        await follower.until(b"Well")
+        await left(follower)
+    background = server.api._responses._presence._background
+    await until(lambda: len(background) == 0)
+    assert model.open_calls == 1
+    await left(creator)
+    assert (await server.ended(the_id(server)))["status"] == "cancelled"
+
+
+async def test_who_takes_over_while_the_other_host_lives_is_told_who_listens(
+    server: Served, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "AGAIN", 0.05)
+    await begun(server)
+    response_id = the_id(server)
+    await get(server, response_id).until(b"Well")
+    head = await server.cluster.store.head(response_id)
+    assert head is not None
+    hosts = {
+        name: host._host for name, host in server.cluster.factory.hosts.items() if host._host is not None
+    }
+    first = hosts.pop(head.owner or "")
+    [other] = hosts.values()
+    await until(lambda: len(first._attendance._listeners[response_id]) == 2)
+    assert await other.obey([ResumeOrder(response_id, head.epoch)]) == [None]
+    await until(lambda: len(other._attendance._listeners[response_id]) == 2)
+
+
+def test_nobody_needs_to_know_of_a_follower_of_whom_no_host_heard() -> None:
+    async def scenario() -> None:
+        gone = asyncio.Event()
+        follower, creator = (Listener("resp_1", name, gone, 1.0) for name in ("x", CREATOR))
+        gone.set()
+        assert not follower.is_done()
+        await asyncio.gather(follower.pause(), creator.pause())
+        assert follower.is_done()
+        assert not creator.is_done()
+
+    virtual_time.run(scenario())
 
 
 @pytest.mark.parametrize("crowd", [50, pytest.param(1000, marks=pytest.mark.thorough)])
