@@ -24,6 +24,8 @@ _LEVEL: Final = 9
 _RAW: Final = -15  # Deflate with its largest window, without a header and a checksum: the chain is one.
 _BYTES_MAX: Final = 1 << 16
 """Payload of a block, roughly: what is read of a stream at once.  A larger record has a block to itself."""
+_UNPACKED_MAX: Final = 1 << 30
+"""Bytes, more than a database takes as one record: what unpacks to more was never packed here."""
 SPAN_MAX: Final = 1 << 14
 """Positions from a block's first record to its last: how far back a reader of the whole log has to look."""
 
@@ -44,26 +46,31 @@ def pack(records: Sequence[Record]) -> Iterator[Block]:
 
 def _block(records: Sequence[Record], previous: bytes) -> Block:
     first, last = records[0], records[-1]
-    joined = [chain.join_types(record.types) for record in records]
-    vocabulary = list(dict.fromkeys(joined))
     payloads = [None if record.payload is None else chain.frame(record.payload) for record in records]
-    header = orjson.dumps(
-        [
-            [first.recorded_at, *(b.recorded_at - a.recorded_at for a, b in pairwise(records))],
-            [b.position - a.position for a, b in pairwise(records)],
-            vocabulary,
-            [vocabulary.index(types) for types in joined],
-            _runs([record.schema for record in records]),
-            _runs([record.epoch for record in records]),
-            [-1 if payload is None else len(payload) for payload in payloads],
-        ]
-    )
+    header = _header(records, [-1 if payload is None else len(payload) for payload in payloads])
     digests = [record.digest for record in records if record.payload is None]
     body = [len(header).to_bytes(_U32, "big"), header, *digests, *(payload or b"" for payload in payloads)]
     packer = zlib.compressobj(_LEVEL, wbits=_RAW)
     data = _FORMAT + previous + packer.compress(b"".join(body)) + packer.flush()
     place = (first.first_version, last.last_version, first.position, last.position)
     return Block(first.stream, *place, last.chain, data)
+
+
+def _header(records: Sequence[Record], sizes: Sequence[int]) -> bytes:
+    """The one spelling of what a block says beside digests and payloads."""
+    joined = [chain.join_types(record.types) for record in records]
+    vocabulary = list(dict.fromkeys(joined))
+    return orjson.dumps(
+        [
+            [records[0].recorded_at, *(b.recorded_at - a.recorded_at for a, b in pairwise(records))],
+            [b.position - a.position for a, b in pairwise(records)],
+            vocabulary,
+            [vocabulary.index(types) for types in joined],
+            _runs([record.schema for record in records]),
+            _runs([record.epoch for record in records]),
+            sizes,
+        ]
+    )
 
 
 def _runs(numbers: Sequence[int]) -> list[int] | int:
@@ -74,7 +81,7 @@ def _runs(numbers: Sequence[int]) -> list[int] | int:
 def unpack(block: Block, salt: bytes | None) -> list[Record]:
     """The records of a block, as they were before; `salt` is the newest one of its records, None once erased.
 
-    Raises `LogCorrupted` unless they lead to the block's chain.
+    Raises `LogCorrupted` unless they lead to the block's chain and are all that it holds.
     """
     try:
         records = _records(block, salt)
@@ -94,9 +101,10 @@ def _records(block: Block, salt: bytes | None) -> list[Record]:
     begin, end = len(_FORMAT), len(_FORMAT) + chain.DIGEST_BYTES
     if block.data[:begin] != _FORMAT:
         raise ValueError("it has an unknown format")
-    previous, body = block.data[begin:end], zlib.decompress(block.data[end:], wbits=_RAW)
+    previous, body = block.data[begin:end], _inflated(block.data[end:])
     at = _U32 + int.from_bytes(body[:_U32], "big")
-    times, steps, vocabulary, kinds, schemas, epochs, sizes = orjson.loads(body[_U32:at])
+    header = body[_U32:at]
+    times, steps, vocabulary, kinds, schemas, epochs, sizes = orjson.loads(header)
     payloads_at = at + chain.DIGEST_BYTES * sizes.count(-1)
     first, records = block.first_version, []
     for recorded_at, position, kind, schema, epoch, size in zip(
@@ -131,7 +139,18 @@ def _records(block: Block, salt: bytes | None) -> list[Record]:
         place = (position, block.stream, first, types, schema, epoch, recorded_at)
         records.append(Record(*place, digest, previous, payload))
         first += len(types)
+    # No chain covers what else could stand there.
+    if payloads_at != len(body) or header != _header(records, sizes):
+        raise ValueError("it holds more than its records")
     return records
+
+
+def _inflated(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=_RAW)
+    body = unpacker.decompress(data, _UNPACKED_MAX)
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError("its data do not end where they should")
+    return body
 
 
 def _spread(numbers: Any, count: int) -> Sequence[int]:

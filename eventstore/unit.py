@@ -88,7 +88,8 @@ def check_head(append: Append, head: Head | None) -> None:
     """Raise what this append must be told by this head; return if it may be recorded.
 
     A creator that comes too late was not fenced: it hears `WrongExpectedVersion`, whatever the epoch.  For
-    all others the epoch is looked at first, so that a zombie learns that it is one.
+    all others the epoch is looked at first, so that a zombie learns that it is one.  A sealed stream takes an
+    erasure and nothing else.
     """
     if head is None:
         if append.expected != NO_STREAM or append.new is None:
@@ -99,6 +100,8 @@ def check_head(append: Append, head: Head | None) -> None:
         raise Fenced(append.stream, append.epoch, head.epoch)
     elif append.expected != head.version:
         raise WrongExpectedVersion(append.stream, append.expected, head.version)
+    elif head.sealed and not append.erase:
+        raise Fenced(append.stream, append.epoch, head.epoch)
 
 
 def check_seal(seal: Seal, head: Head | None) -> None:

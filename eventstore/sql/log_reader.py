@@ -9,8 +9,8 @@ from typing import Any, Final
 from sqlalchemy import ClauseElement, Dialect, func, select
 
 from eventstore.block import SPAN_MAX, unpack
-from eventstore.errors import StoreUnavailable
-from eventstore.events import Claim, Head, Record
+from eventstore.errors import LogCorrupted, StoreUnavailable
+from eventstore.events import Block, Claim, Head, Record
 from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.rows import BLOCK_COLUMNS, HEAD_COLUMNS, RECORD_COLUMNS, block_of, head_of, record_of
@@ -18,6 +18,9 @@ from eventstore.sql.schema import DOCUMENTS, STREAMS, UNSEALED
 
 _PAGE: Final = 128
 """Records a query, at most: a few milliseconds' work."""
+_KEPT_BYTES_MAX: Final = 1 << 22
+_RECORD_BYTES: Final = 512
+"""What a record takes in memory beside its events' bytes, roughly."""
 
 _RECORD: Final = f"""
 SELECT {RECORD_COLUMNS}
@@ -32,7 +35,8 @@ _BLOCK: Final = f"SELECT {BLOCK_COLUMNS} FROM blocks b JOIN streams s ON s.id = 
 _READ_BLOCK: Final = f"""{_BLOCK}
 WHERE s.name = :stream AND b.last_version > :after ORDER BY b.first_version LIMIT 1"""
 _READ_BLOCKS: Final = f"""{_BLOCK}
-WHERE b.first_position > :start AND b.first_position <= :last AND b.last_position > :after"""
+WHERE b.first_position > :start AND b.first_position <= :last AND b.last_position > :after
+ORDER BY b.first_position"""
 _INCARNATION: Final = "SELECT incarnation FROM log"
 _HEAD: Final = f"SELECT {HEAD_COLUMNS} FROM streams WHERE name = :stream"
 _LINEAGE: Final = f"""
@@ -96,6 +100,8 @@ class SqlLogReader(ABC):
 
     def __init__(self, dialect: Dialect, *, now: Callable[[], int] = wall_clock) -> None:
         self._dialect, self._now = dialect, now
+        self._unpacked: dict[tuple[Block, bytes | None], list[Record]] = {}
+        """Of the last page of the whole log: blocks that reach behind it, and so into the next one."""
 
     @abstractmethod
     async def _all(self, query: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
@@ -150,11 +156,34 @@ class SqlLogReader(ABC):
         # holds it.
         if rows and len(page) < min(limit, rows[-1][0] - after):
             places = {"start": after - SPAN_MAX, "after": after, "last": after + limit}
-            for row in await self._all(_READ_BLOCKS, places):
-                for record in unpack(*block_of(row)):
-                    if after < record.position <= after + limit:
-                        page[record.position] = record
+            blocks = [block_of(row) for row in await self._all(_READ_BLOCKS, places)]
+            self._fill(page, blocks, range(after + 1, min(after + limit, rows[-1][0]) + 1))
+        else:
+            self._unpacked = {}
         return [page[position] for position in sorted(page)] or [record_of(row) for row in rows]
+
+    def _fill(
+        self, page: dict[int, Record], blocks: Sequence[tuple[Block, bytes | None]], places: range
+    ) -> None:
+        """Add what `blocks` hold of `places`.  One that is bad harms only the pages that its records lack."""
+        before, self._unpacked = self._unpacked, {}
+        bad: list[tuple[Block, LogCorrupted]] = []
+        room = _KEPT_BYTES_MAX
+        for key in blocks:
+            block, salt = key
+            try:
+                records = before.get(key) or unpack(block, salt)
+            except LogCorrupted as error:
+                bad.append((block, error))
+                continue
+            page.update((record.position, record) for record in records if record.position in places)
+            size = sum(payload_size(record.payload) + _RECORD_BYTES for record in records)
+            if block.last_position >= places.stop and size <= room:
+                self._unpacked[key] = records
+                room -= size
+        if bad and (missing := next((place for place in places if place not in page), None)):
+            covers = (error for block, error in bad if block.first_position <= missing <= block.last_position)
+            raise next(covers, bad[0][1])
 
     async def _read_blocks(self, stream: str, after: int) -> AsyncIterator[Record]:
         while rows := await self._all(_READ_BLOCK, {"stream": stream, "after": after}):

@@ -54,6 +54,9 @@ LOST: Final = (
 )
 """What a database that is away, restarts or refuses raises."""
 
+_OLDER: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
+"""What one raises that was made for something else, or for an earlier version."""
+
 
 class PostgresDatabase:
     """A Postgres database, by its URL; connects when it is first asked.
@@ -154,7 +157,7 @@ class PostgresDatabase:
         """What is wrong, for people.  No error of the driver holds the URL."""
         if isinstance(error, DBAPIError):
             error = (error.orig and error.orig.__cause__) or error.orig
-        if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedFunctionError):
+        if isinstance(error, _OLDER):
             return f"{self.place} holds no log of this version: run rayspond migrate"
         if isinstance(error, PoolTimeout):
             return f"all {POOL_MAX} connections to {self.place} were busy for {_POOL_WAIT_S:g} s"

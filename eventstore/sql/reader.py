@@ -66,4 +66,7 @@ class SqliteLogReader(SqlLogReader):
     def _remedy(self, error: Exception) -> str:
         if not self._path.exists():
             return f"{self._path} does not exist yet; the process that owns the log creates it"
+        if str(error).startswith(("no such table", "no such column")):
+            remedy = f"run rayspond migrate --data-dir {self._path.parent}"
+            return f"{self._path} holds no log of this version: {remedy}"
         return f"{self._path} cannot be read: {error}"

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0004"
+REVISION: Final = "0005"
 """The newest migration: what leads to these tables."""
 
 METADATA: Final = MetaData()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,13 @@ async def test_who_read_a_stream_before_its_seal_does_not_write_to_it(store: Eve
     assert None not in await said_in(store, "r1")
 
 
+async def test_a_sealed_stream_takes_nothing_but_an_erasure(store: EventStore) -> None:
+    await seal(store, [await grown(store, "r1", 3)], "the test", "")
+    with pytest.raises(Fenced):
+        await store.append(unit(more("r1", 2, epoch=2)))
+    assert (await stands(store, "r1")).version == 2
+
+
 async def test_a_seal_that_loses_harms_nobody_beside_it(store: EventStore) -> None:
     first, second = [await grown(store, name, 3) for name in ("r1", "r2")]
     stale = await seals_of(store, first)
@@ -220,6 +228,36 @@ async def test_no_byte_of_a_block_can_be_changed_unseen(store: EventStore) -> No
         with pytest.raises(LogCorrupted):
             unpack(replace(block, data=changed), salt)
     assert bare(replace(block, data=b"?"), salt).data == b""
+
+
+def _packed(block: Block, body: bytes) -> Block:
+    packer = zlib.compressobj(9, wbits=-15)
+    return replace(block, data=block.data[:33] + packer.compress(body) + packer.flush())
+
+
+async def test_nothing_can_be_added_to_a_block_unseen(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = await grown(store, "r1", 3)
+    (block,) = (await seals_of(store, head)).blocks
+    (_, salt), *_ = await store.salts("r1")
+    body = zlib.decompress(block.data[33:], wbits=-15)
+    size = int.from_bytes(body[:4], "big")
+    header, rest = body[4 : 4 + size], body[4 + size :]
+    longer = header.replace(b'["said"]', b'["said","more"]')
+    assert longer != header
+    assert unpack(_packed(block, body), salt) == await records(store, "r1")
+    for added in (
+        replace(block, data=block.data + b"more"),
+        _packed(block, body + b"more"),
+        _packed(block, (size + 1).to_bytes(4, "big") + header + b" " + rest),
+        _packed(block, len(longer).to_bytes(4, "big") + longer + rest),
+    ):
+        with pytest.raises(LogCorrupted, match="its block cannot be read"):
+            unpack(added, salt)
+    monkeypatch.setattr("eventstore.block._UNPACKED_MAX", len(body) - 1)
+    with pytest.raises(LogCorrupted, match="do not end where they should"):
+        unpack(block, salt)
 
 
 async def test_a_block_never_reaches_further_than_readers_look(store: EventStore) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 import asyncpg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from eventstore.errors import StoreUnavailable
 from eventstore.events import Document
 from eventstore.sealing import seal
+from eventstore.sql import migrate
 from eventstore.sql.postgres import PostgresEventStore
 from eventstore.sql.postgres_migrate import migrate_postgres
 from eventstore.sql.schema import POSTGRES
@@ -175,6 +177,28 @@ async def test_a_database_without_a_log_names_the_remedy(empty_postgres: str) ->
     with pytest.raises(StoreUnavailable, match="run rayspond migrate"):
         await store.head("a")
     await store.aclose()
+
+
+async def test_an_older_log_names_the_remedy_which_brings_what_came_later(empty_postgres: str) -> None:
+    def older(connection: Connection) -> None:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+
+    engine = create_async_engine(empty_postgres.replace("postgresql:", "postgresql+asyncpg:"))
+    async with engine.begin() as connection:
+        await connection.run_sync(older)
+    await engine.dispose()
+    store = PostgresEventStore(empty_postgres)
+    with pytest.raises(StoreUnavailable, match="run rayspond migrate"):
+        await store.head("a")
+    await migrate_postgres(empty_postgres)
+    await store.append(unit(create("a")))
+    await store.aclose()
+    admin = await asyncpg.connect(empty_postgres)
+    source = await admin.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'append_units'")
+    assert "expired AS MATERIALIZED" in source
+    await admin.close()
 
 
 def blocks(language: str) -> list[str]:

@@ -15,7 +15,7 @@ _RIVALS: Final = (
     f"{_STORE}::test_rivals_at_once_never_harm_the_innocent",
 )
 
-MIGRATION: Final = "eventstore/sql/migrations/versions/0002_postgres.py"
+MIGRATION: Final = "eventstore/sql/migrations/versions/0005_claims.py"
 SEALING: Final = "eventstore/sql/migrations/versions/0004_sealing.py"
 COMMIT: Final = "eventstore/sql/postgres_commit.py"
 CONNECTION: Final = "eventstore/sql/postgres_connection.py"

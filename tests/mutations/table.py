@@ -223,6 +223,20 @@ _TABLE: Final = (
         _SEALING,
     ),
     Mutation(
+        "a block holds its records and nothing else",
+        "eventstore/block.py",
+        "if payloads_at != len(body) or header != _header(records, sizes):",
+        "if False:",
+        _SEALING,
+    ),
+    Mutation(
+        "a sealed stream takes nothing but an erasure",
+        "eventstore/unit.py",
+        "elif head.sealed and not append.erase:",
+        "elif False:",
+        _SEALING,
+    ),
+    Mutation(
         "sealing fences who read before",
         "eventstore/unit.py",
         "replace(head, epoch=head.epoch + 1, sealed=True)",

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlalchemy.dialects import sqlite
 
-from eventstore.errors import UnsafeStore
+from eventstore.errors import StoreUnavailable, UnsafeStore
 from eventstore.events import (
     ERASED,
     NO_STREAM,
@@ -32,9 +32,10 @@ from eventstore.ports import LogReader
 from eventstore.sql import migrate, sqlite_connection
 from eventstore.sql.log_reader import SqlLogReader
 from eventstore.sql.migrate import migrate_sqlite
+from eventstore.sql.reader import SqliteLogReader
 from eventstore.sql.schema import METADATA, REVISION
 from eventstore.sql.sqlite_commit import SqliteCommitter
-from eventstore.sql.sqlite_connection import connect_writer
+from eventstore.sql.sqlite_connection import DATABASE, connect_writer
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +130,8 @@ INSERT INTO payloads VALUES (1, x'00')"""
 """What the first schemas held."""
 
 
-def test_an_old_log_gets_what_came_later_and_keeps_all_it_holds(tmp_path: Path) -> None:
-    path = tmp_path / "log.db"
+async def test_an_old_log_gets_what_came_later_and_keeps_all_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / DATABASE
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         config = migrate._config()
@@ -141,7 +142,14 @@ def test_an_old_log_gets_what_came_later_and_keeps_all_it_holds(tmp_path: Path) 
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(OLD)
         before = connection.execute(kept).fetchall()
+    reader = SqliteLogReader(tmp_path)
+    for ask in (reader.head("one"), anext(reader.read("none"))):
+        with pytest.raises(StoreUnavailable, match=f"run rayspond migrate --data-dir {tmp_path}"):
+            await ask
     migrate_sqlite(path)
+    assert (head := await reader.head("one")) is not None
+    assert not head.sealed
+    await reader.aclose()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute(kept).fetchall() == before != []
         indexes = {name for _, name, *_ in connection.execute("PRAGMA index_list(streams)")}

@@ -160,6 +160,10 @@ BEGIN
     );
 
     IF cardinality(c_unit) > 0 THEN
+        -- Each new claim pays for a few that have expired, so that those are soon a small part of all.
+        DELETE FROM claims t WHERE (t.scope, t.key) IN (
+            SELECT e.scope, e.key FROM claims e WHERE e.expires_at <= now_ms LIMIT 16 FOR UPDATE SKIP LOCKED
+        );
         WITH taken AS (
             INSERT INTO claims AS t (scope, key, fingerprint, stream, expires_at)
             SELECT c.scope, c.key, c.fingerprint, c.stream, c.expires_at
@@ -180,12 +184,6 @@ BEGIN
                 WHERE o.scope = c.scope AND o.key = c.key
             )
         );
-        -- Each new claim pays for a few that have expired, so that those are soon a small part of all.  These
-        -- locks come in no order, so they come last and wait for nobody.
-        WITH expired AS MATERIALIZED (
-            SELECT e.scope, e.key FROM claims e WHERE e.expires_at <= now_ms LIMIT 16 FOR UPDATE SKIP LOCKED
-        )
-        DELETE FROM claims t USING expired e WHERE t.scope = e.scope AND t.key = e.key;
     END IF;
 
     IF NOT a_unit <@ lost THEN
