@@ -138,13 +138,14 @@ class _Round:
         self.findings.append(Finding(head.created, head.stream, -1, f"it cannot be sealed: {error!r}"))
 
     async def _prepared(self, head: Head) -> _Prepared | None:
-        report = await verify_head(self.store, head)
-        if report.finding is not None:
-            self.findings.append(report.finding)
-            return None
+        # First of all, because it has a bound: what is too long would be verified for nothing.
         records = await _read(self.store, head)
         if records is None:
             self.too_long.append(head.stream)
+            return None
+        report = await verify_head(self.store, head)
+        if report.finding is not None:
+            self.findings.append(report.finding)
             return None
         salts = await self.store.salts(head.stream)
         # In a thread: a long stream takes its time, and its caller has others to look after.

@@ -1,8 +1,8 @@
 """HAProxy as Ray Serve's ingress: found, and started through a wrapper that closes what Serve leaves open.
 
 Serve's generated configuration listens with statistics (8404) and metrics (9101) on every interface, sends an
-access log to UDP port 514, answers a plain 500 while no replica is there, and splices: then it never misses a
-client that sent its body in a packet of its own and left before the answer.  It has no option for that, but
+access log to UDP port 514, answers a plain 500 while no replica is there, and splices: HAProxy then does not
+notice that a client left which had sent its body in a packet of its own.  It has no option for that, but
 Serve starts the binary we name: a script that edits the configuration and becomes HAProxy.
 """
 

@@ -102,8 +102,10 @@ def test_no_replica_is_a_503_in_json_and_never_looks_like_something_that_is_not_
 
 
 @pytest.mark.parametrize("body_apart", [False, True])
-def test_a_client_that_leaves_before_its_answer_is_missed(tmp_path: Path, body_apart: bool) -> None:
-    """The replica hears of it, however the request came: in one packet, or its body after its head."""
+def test_the_replica_hears_of_a_client_that_leaves_before_its_answer(
+    tmp_path: Path, body_apart: bool
+) -> None:
+    """However the request came: in one packet, or its body after its head."""
     head = b"POST /app/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
     with socket.create_server(("127.0.0.1", 0)) as replica:
         replica.settimeout(30)
