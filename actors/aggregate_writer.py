@@ -51,8 +51,9 @@ class AggregateWriter:
     async def obey(self, order: AggregateOrder) -> None:
         """Carry the order out.  Returns once what follows from it is committed.
 
-        Raises the `Refused` of the aggregate, `UnknownEvent`, `StoreUnavailable`, `OutcomeUnknown` where it
-        may still have been recorded, and `RuntimeUnavailable` where others kept being faster.
+        Raises the `Refused` of the aggregate, `ClaimTaken`, `UnknownEvent`, `StoreUnavailable`,
+        `OutcomeUnknown` where it may still have been recorded, and `RuntimeUnavailable` where others kept
+        being faster.
         """
         # Commands of this host to one stream need not race each other.
         turn = self._turns.setdefault(order.stream, asyncio.Lock())
@@ -86,7 +87,8 @@ class AggregateWriter:
             return
         state = aggregate.fold(events, state)
         append = aggregate.append(order.stream, version, state, events)
-        recorded = await self._commit(Unit([append], documents=aggregate.documents(append, state)))
+        claims = [] if order.claim is None else [order.claim]
+        recorded = await self._commit(Unit([append], claims, aggregate.documents(append, state)))
         self._bus.publish(shows_nothing(recorded, aggregate.label(state).tenant))
 
     async def _commit(self, unit: Unit) -> Recorded:

@@ -106,7 +106,8 @@ class RuntimeClient:
     async def change(self, order: AggregateOrder) -> None:
         """Have any host carry out a command to an aggregate.  Returns once what follows is committed.
 
-        Raises what the aggregate refuses it for (`runtime.aggregate.Refused`), `RuntimeUnavailable`.
+        Raises what the aggregate refuses it for (`runtime.aggregate.Refused`), `ClaimTaken`,
+        `RuntimeUnavailable`.
         """
         await self._until_placed(lambda: self._send_shared(order))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from eventstore.events import Claim
 from runtime.response.commands import Create
 
 
@@ -77,6 +78,8 @@ class AggregateOrder:
     """Which of `runtime.aggregates.AGGREGATES`."""
     stream: str
     command: object
+    claim: Claim | None = None
+    """Taken in the unit that records what follows."""
 
 
 Order = CreateOrder | CancelOrder | DeleteOrder | AttachOrder | DetachOrder | ResumeOrder | AggregateOrder

@@ -27,6 +27,7 @@ from serve_app.errors import UNEXPECTED, ApiError, problem_of
 from serve_app.guard import Guard
 from serve_app.health import Health
 from serve_app.hosts_route import HostRoutes
+from serve_app.idempotency import IdempotencyKeys
 from serve_app.keys import KeyHashes
 from serve_app.limits import Limits
 from serve_app.metrics_route import MetricsRoute
@@ -81,15 +82,16 @@ class Api:
         self._random_bytes = random_bytes
         self._models = ModelRoutes(catalog)
         seal = Seal(secret)
+        keys = IdempotencyKeys(runtime.reader, limits.idempotency, secret)
         self._quotas = Quotas(runtime, projects, f"api-{random_bytes(6).hex()}")
         self._responses = ResponseRoutes(
-            runtime, self._quotas, catalog, limits, seal, now, random_bytes, secret=secret, code=code
+            runtime, self._quotas, catalog, limits, keys, seal, now, random_bytes, code=code
         )
         self._pool = ModelPool(env)
         self._context = ContextRoutes(
             runtime, self._quotas, catalog, self._pool, seal, limits, now, random_bytes, code=code
         )
-        conversations = ConversationRoutes(runtime, limits, seal, now, random_bytes)
+        conversations = ConversationRoutes(runtime, limits, keys, seal, now, random_bytes)
         endpoints = [
             *self._responses.endpoints(),
             *conversations.endpoints(),

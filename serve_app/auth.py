@@ -16,7 +16,7 @@ from starlette.types import Scope
 from runtime.project.state import DEFAULT_PROJECT
 from serve_app.errors import ApiError, Problem
 from serve_app.guard import Guard
-from serve_app.keys import KeyHashes, parse
+from serve_app.keys import KeyHashes
 from serve_app.principal import NOBODY, OPEN, Principal
 from serve_app.projects import Projects
 from serve_app.router import Access
@@ -92,7 +92,7 @@ class Auth:
         return Principal(DEFAULT_PROJECT, None, admin=True) if is_operator else NOBODY
 
     async def _holder(self, text: str) -> Principal:
-        named = parse(text)
+        named = self._hashes.parse(text)
         if named is None:
             raise _unauthorized("that is no API key of this server")
         project = await self._projects.find(named.project)

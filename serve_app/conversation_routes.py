@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from actors.orders import AggregateOrder, RuntimeUnavailable
-from eventstore.errors import OutcomeUnknown
+from eventstore.errors import ClaimTaken, OutcomeUnknown
+from eventstore.events import Claim
 from runtime.conversation.aggregate import CATEGORY, CONVERSATION
 from runtime.conversation.commands import (
     AddItems,
@@ -23,6 +24,7 @@ from runtime.sealing import Seal
 from serve_app.call import Call
 from serve_app.conversation_body import ConversationBody, ItemReader, ItemsBody, MetadataBody
 from serve_app.errors import maybe_added, no_conversation, no_item
+from serve_app.idempotency import REPLAYED, IdempotencyKeys, conflict
 from serve_app.json_body import parse_object, read_body
 from serve_app.limits import Limits
 from serve_app.paging import item_list, item_page
@@ -38,12 +40,14 @@ class ConversationRoutes:
         self,
         runtime: Runtime,
         limits: Limits,
+        keys: IdempotencyKeys,
         seal: Seal,
         now: Callable[[], float],
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._runtime = runtime
         self._limits = limits
+        self._keys = keys
         self._seal = seal
         self._now = now
         self._random_bytes = random_bytes
@@ -71,7 +75,7 @@ class ConversationRoutes:
         fields, size = await self._fields(call)
         given = ConversationBody.checked(fields)
         metadata = self._metadata(given.metadata)
-        items = self._items(call, given.items or (), size)
+        items = self._items(call, given.items or (), size, self._random_bytes(16))
         id, who = new_conversation_id(self._random_bytes(16)), call.principal
         at = int(self._now())
         await self._obey(CreateConversation(id, who.project, who.key_id, at, metadata, items))
@@ -101,14 +105,32 @@ class ConversationRoutes:
     async def add_items(self, call: Call) -> None:
         """Add items, and show them under their new ids."""
         fields, size = await self._fields(call)
-        items = self._items(call, ItemsBody.checked(fields).items, size)
+        given = ItemsBody.checked(fields).items
+        scope = f"{call.params['conversation_id']}:items"
+        once = self._keys.asked(call, fields, self._now())
+        entropy = self._random_bytes(16) if once is None else self._keys.entropy(scope, once)
+        items = self._items(call, given, size, entropy)
         id = (await self._find(call)).id
+        if once is not None and await self._keys.claimed(scope, once) is not None:
+            call.headers = (*call.headers, REPLAYED)
+        else:
+            claim = None
+            if once is not None:
+                claim = Claim(scope, once.key, once.fingerprint, id, once.expires_at)
+            await self._add(AddItems(id, call.principal.project, items, call.principal.by), claim)
+        await call.answer_json(item_list([_told(item) for item in items]))
+
+    async def _add(self, command: AddItems, claim: Claim | None) -> None:
         try:
-            await self._obey(AddItems(id, call.principal.project, items, call.principal.by))
+            await self._obey(command, claim)
+        except ClaimTaken as taken:
+            if claim is None or taken.fingerprint != claim.fingerprint:
+                raise conflict() from None
         except (OutcomeUnknown, RuntimeUnavailable):
+            if claim is not None:
+                raise  # Sent again they are added once.
             # A host that does not answer may have added them all the same.
             raise maybe_added() from None
-        await call.answer_json(item_list([_told(item) for item in items]))
 
     async def list_items(self, call: Call) -> None:
         """A page of its items."""
@@ -137,9 +159,9 @@ class ConversationRoutes:
     def _metadata(self, given: dict[str, Any] | None) -> dict[str, Any]:
         return metadata_within(given or {}, self._limits.metadata)
 
-    def _items(self, call: Call, given: Sequence[Any], size: int) -> tuple[Item, ...]:
+    def _items(self, call: Call, given: Sequence[Any], size: int, entropy: bytes) -> tuple[Item, ...]:
         unseal = partial(self._seal.open, call.principal.project)
-        items, left_out = ItemReader(self._limits, unseal, self._random_bytes(16)).read(given, size)
+        items, left_out = ItemReader(self._limits, unseal, entropy).read(given, size)
         if left_out:
             call.warn(f"not served here, left out: {', '.join(left_out)}")
         return items
@@ -153,8 +175,8 @@ class ConversationRoutes:
                 return state
         raise no_conversation(id)
 
-    async def _obey(self, command: Command) -> None:
-        await self._runtime.change(AggregateOrder(CATEGORY, command.conversation, command))
+    async def _obey(self, command: Command, claim: Claim | None = None) -> None:
+        await self._runtime.change(AggregateOrder(CATEGORY, command.conversation, command, claim))
 
 
 def _item_of(state: ConversationState, call: Call) -> Item:

@@ -103,8 +103,11 @@ def no_item(item_id: str, param: str = "item_id") -> ApiError:
 
 
 def maybe_added() -> ApiError:
-    """503: items that are sent again get new ids, so no client should do it unasked."""
-    message = "Nobody knows now whether they were added. List the items before you send these again."
+    """503: items that are sent again without a key get new ids, so no client should do it unasked."""
+    message = (
+        "Nobody knows now whether they were added. List the items before you send these again, or send items "
+        "with an Idempotency-Key."
+    )
     headers = {"retry-after": "1", "x-should-retry": "false"}
     return ApiError(Problem(503, message, UNAVAILABLE, "store_unavailable", headers=headers))
 

@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: of all requests with one key, one makes a response, and the others get its answer.
+"""`Idempotency-Key`: of all requests with one key, one has an effect, and the others get its answer.
 
-The key is claimed in the unit that creates the response, so it does not matter which replica or host a repeat
-meets, or what died in between.
+The key is claimed in the unit that creates the response, or adds the items, so it does not matter which
+replica or host a repeat meets, or what died in between.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from eventstore.events import Claim
 from eventstore.ports import LogReader
 from runtime.response.aggregate import Status
 from runtime.response.commands import Idempotency, idempotency_scope
@@ -62,11 +63,9 @@ class IdempotencyKeys:
         Raises `ApiError` (409) where there is no such answer: the request is another one, still runs while
         its client waits, or its response was erased.  Raises `StoreUnavailable`.
         """
-        claim = await self._reader.claim(idempotency_scope(project), asked.key)
+        claim = await self.claimed(idempotency_scope(project), asked)
         if claim is None:
             return None
-        if not hmac.compare_digest(claim.fingerprint, asked.fingerprint):
-            raise _conflict()
         head = await self._reader.head(claim.stream)
         if head is None or head.state == Status.ERASED:
             raise erased()
@@ -74,6 +73,18 @@ class IdempotencyKeys:
         if head.state in RUNNING and not background:
             raise _in_progress(claim.stream)
         return Earlier(claim.stream, background)
+
+    async def claimed(self, scope: str, asked: Idempotency) -> Claim | None:
+        """What the same request claimed before.  Raises `ApiError` (409) where it was another one."""
+        claim = await self._reader.claim(scope, asked.key)
+        if claim is not None and not hmac.compare_digest(claim.fingerprint, asked.fingerprint):
+            raise conflict()
+        return claim
+
+    def entropy(self, scope: str, asked: Idempotency) -> bytes:
+        """16 bytes for the ids of what the request makes: a repeat names the same things."""
+        told = b"ids\0" + f"{scope}\0{asked.key}\0".encode() + asked.fingerprint
+        return hmac.digest(self._secret, told, hashlib.sha256)[:16]
 
 
 def key_of(call: Call) -> str | None:
@@ -105,7 +116,8 @@ def fingerprint(secret: bytes, fields: Mapping[str, Any]) -> bytes:
     return hmac.digest(secret, told, hashlib.sha256)
 
 
-def _conflict() -> ApiError:
+def conflict() -> ApiError:
+    """409: the key is taken by another request."""
     message = f"This {HEADER} was used with another request. Send a new key, or the same request."
     return ApiError(Problem(409, message, code="idempotency_key_conflict", param=HEADER, headers=_NO_RETRY))
 

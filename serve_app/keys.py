@@ -2,8 +2,9 @@
 
     rs_<project>_<key>_<secret>
 
-A key's text names its project and itself, so that one read tells whether it is good; the secret holds 192
-bits.  Only a keyed hash of the text is kept anywhere.
+A key's text names its project and itself, so that one read tells whether it is good.  The secret holds 128
+random bits and a mark under the server's own secret: who makes keys up is refused without a look into the
+log.  Only a keyed hash of the text is kept anywhere.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from runtime.project.state import DEFAULT_PROJECT
 
 PROJECT_PREFIX: Final = "proj_"
 KEY_PREFIX: Final = "key_"
-SECRET_BYTES: Final = 24
+SECRET_BYTES: Final = 16
+MARK_BYTES: Final = 8
 _PROJECT_ID: Final = re.compile(r"default|proj_[0-9a-f]{24}")
-_TEXT: Final = re.compile(r"rs_(default|[0-9a-f]{24})_([0-9a-f]{16})_[A-Za-z0-9_-]{32}")
+_TEXT: Final = re.compile(r"rs_(default|[0-9a-f]{24})_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
 
 
 class Shown(NamedTuple):
@@ -42,15 +44,6 @@ def new_project_id(random_bytes: Callable[[int], bytes]) -> str:
     return PROJECT_PREFIX + random_bytes(12).hex()
 
 
-def parse(text: str) -> Shown | None:
-    """The project and the key that a text names, or None for what can be no key of ours."""
-    found = _TEXT.fullmatch(text)
-    if found is None:
-        return None
-    project = found[1] if found[1] == DEFAULT_PROJECT else PROJECT_PREFIX + found[1]
-    return Shown(project, KEY_PREFIX + found[2])
-
-
 class KeyHashes:
     """Hashes keys with the server's own secret: whoever reads the log cannot even check a guess."""
 
@@ -60,10 +53,22 @@ class KeyHashes:
     def make(self, project: str, name: str, random_bytes: Callable[[int], bytes]) -> tuple[str, NewKey]:
         """A new key's text, to be shown once, and what is recorded of it."""
         key_id = KEY_PREFIX + random_bytes(8).hex()
-        secret = base64.urlsafe_b64encode(random_bytes(SECRET_BYTES)).decode()
-        where = project.removeprefix(PROJECT_PREFIX)
-        text = f"rs_{where}_{key_id.removeprefix(KEY_PREFIX)}_{secret}"
+        secret = random_bytes(SECRET_BYTES)
+        named = f"rs_{project.removeprefix(PROJECT_PREFIX)}_{key_id.removeprefix(KEY_PREFIX)}_"
+        text = named + base64.urlsafe_b64encode(secret + self._mark(named, secret)).decode()
         return text, NewKey(key_id, name, self.digest(text), text[-4:])
+
+    def parse(self, text: str) -> Shown | None:
+        """The project and the key that a text names, or None for what was not made here."""
+        found = _TEXT.fullmatch(text)
+        if found is None:
+            return None
+        held = base64.urlsafe_b64decode(found[3])
+        mark = self._mark(text[: found.start(3)], held[:SECRET_BYTES])
+        if not hmac.compare_digest(held[SECRET_BYTES:], mark):
+            return None
+        project = found[1] if found[1] == DEFAULT_PROJECT else PROJECT_PREFIX + found[1]
+        return Shown(project, KEY_PREFIX + found[2])
 
     def digest(self, text: str) -> str:
         """What is recorded of a key's text, hex."""
@@ -72,6 +77,9 @@ class KeyHashes:
     def matches(self, text: str, digest: str) -> bool:
         """Whether a text is the one that was recorded, in constant time."""
         return hmac.compare_digest(self.digest(text), digest)
+
+    def _mark(self, named: str, secret: bytes) -> bytes:
+        return hmac.digest(self._secret, b"key mark\0" + named.encode() + secret, hashlib.sha256)[:MARK_BYTES]
 
     def local_admin_key(self) -> str:
         """The admin key of whoever can read the server's secret: it is derived, and nowhere written."""

@@ -147,7 +147,12 @@ DESCRIBED: Final[Mapping[str, Described]] = {
     ),
     "DELETE /v1/conversations/{conversation_id}": Described("ConversationDeleted"),
     "POST /v1/conversations/{conversation_id}/items": Described(
-        "ItemList", ItemsBody, queries=("include[]",), example={"items": [_ITEM]}
+        "ItemList",
+        ItemsBody,
+        queries=("include[]",),
+        headers=("Idempotency-Key",),
+        also=(409,),
+        example={"items": [_ITEM]},
     ),
     "GET /v1/conversations/{conversation_id}/items": Described("ItemList", queries=(*_PAGE, "include[]")),
     "GET /v1/conversations/{conversation_id}/items/{item_id}": Described("Item", queries=("include[]",)),
@@ -267,7 +272,9 @@ def _answers(endpoint: Endpoint, one: Described, names_something: bool) -> dict[
     told = ["x-request-id", *left]
     if one.streams:
         content["text/event-stream"] = {"schema": ref("WireEvent")}
-        told += ["x-rayspond-warning", "idempotent-replayed"]
+        told += ["x-rayspond-warning"]
+    if "Idempotency-Key" in one.headers:
+        told += ["idempotent-replayed"]
     answers: dict[str, Any] = {"200": {"description": "Done.", "content": content, "headers": _headers(told)}}
     for status in sorted(statuses):
         told = ["x-request-id"]

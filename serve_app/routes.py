@@ -51,11 +51,11 @@ class ResponseRoutes:
         quotas: Quotas,
         catalog: Catalog,
         limits: Limits,
+        keys: IdempotencyKeys,
         seal: Seal,
         now: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         *,
-        secret: str,
         code: str,
     ) -> None:
         self.use(catalog)
@@ -69,7 +69,7 @@ class ResponseRoutes:
         self._now = now
         self._random_bytes = random_bytes
         self._code = code
-        self._keys = IdempotencyKeys(runtime.reader, limits.idempotency, secret)
+        self._keys = keys
 
     def use(self, catalog: Catalog) -> None:
         """Take the models of another catalog from now on."""

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from eventstore.errors import StoreUnavailable
 from eventstore.memory import MemoryEventStore
 from serve_app.auth import Auth
 from serve_app.errors import ApiError
 from serve_app.guard import Guard
-from serve_app.keys import KeyHashes, parse
+from serve_app.keys import KeyHashes
 from serve_app.projects import FRESH_S, Projects
 from serve_app.router import Access
 from tests.unit.serve_app.keyed import ADMIN, AS_ADMIN, PROJECTS, UNKNOWN_PROJECT, Keyed, keyed
@@ -29,13 +30,14 @@ async def door() -> AsyncIterator[Keyed]:
 def test_a_key_names_its_project_and_itself_and_nothing_of_it_is_recorded() -> None:
     hashes = KeyHashes("secret")
     text, key = hashes.make("proj_" + "a" * 24, "laptop", lambda size: b"\x5f" * size)
-    assert parse(text) == ("proj_" + "a" * 24, key.id)
+    assert hashes.parse(text) == ("proj_" + "a" * 24, key.id)
     assert (text[-4:], len(base64.urlsafe_b64decode(text[-32:]))) == (key.last4, 24)
     assert text[-32:] not in repr(key)
     assert hashes.matches(text, key.digest)
     assert not KeyHashes("another").matches(text, key.digest), "a stolen log lets nobody check a guess"
     default, _ = hashes.make("default", "laptop", lambda size: b"\xff" * size)
-    assert parse(default) is not None
+    assert hashes.parse(default) is not None
+    assert KeyHashes("another").parse(default) is None
 
 
 @pytest.mark.parametrize(
@@ -187,6 +189,21 @@ async def test_a_new_key_works_at_once_at_every_replica(door: Keyed) -> None:
         f"{PROJECTS}/{door.ours.project}/api_keys", headers=AS_ADMIN, json={"name": "second"}
     )
     assert await other.status({"authorization": f"Bearer {made.json()['value']}"}) == 200
+
+
+async def test_keys_that_somebody_makes_up_cost_the_log_nothing(door: Keyed) -> None:
+    """Whatever of a real key they hold, also while the log is away."""
+    other = Replicas(door.server.cluster.store)
+    assert await other.status({}) == 401
+    door.server.cluster.store.available = False
+    real = door.ours.key
+    for at in (5, 32, len(real) - 30, len(real) - 1):
+        made_up = real[:at] + ("a" if real[at] != "a" else "b") + real[at + 1 :]
+        assert await other.status({"authorization": f"Bearer {made_up}"}) == 401
+    with pytest.raises(StoreUnavailable):
+        await other.status(door.ours.headers)
+    door.server.cluster.store.available = True
+    assert await other.status(door.ours.headers) == 200
 
 
 async def test_a_replica_asks_the_log_no_more_often_than_it_must(door: Keyed) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from actors.client import RuntimeClient
+from actors.orders import AggregateOrder, RuntimeUnavailable
 from runtime.catalog import Catalog
 from serve_app.asgi import Api
 from serve_app.limits import Limits
@@ -212,3 +213,70 @@ async def test_projects_do_not_share_their_keys() -> None:
             assert "idempotent-replayed" not in answer.headers
             made.append(answer.json()["id"])
         assert made[0] != made[1]
+
+
+# -- Items of conversations --------------------------------------------------------------------------------
+
+
+async def begun(server: Served) -> str:
+    """The path of the items of a new conversation."""
+    return f"/v1/conversations/{(await server.client.post('/v1/conversations')).json()['id']}/items"
+
+
+async def add(client: httpx.AsyncClient, path: str, text: str = "Hello", key: str = "k") -> httpx.Response:
+    """Add a message under a key."""
+    items = [{"role": "user", "content": text}]
+    return await client.post(path, json={"items": items}, headers={"idempotency-key": key})
+
+
+async def told(server: Served, path: str) -> list[str]:
+    """The texts that a conversation holds."""
+    listed = (await server.client.get(f"{path}?order=asc")).json()["data"]
+    return [item["content"][0]["text"] for item in listed]
+
+
+async def test_items_are_added_once_however_often_they_are_sent(server: Served) -> None:
+    """Over two replicas, and while a response runs in the conversation."""
+    path = await begun(server)
+    async with another_replica(server) as replica:
+        answers = await asyncio.gather(*(add((server.client, replica)[n % 2], path) for n in range(16)))
+        assert {(one.status_code, one.content) for one in answers} == {(200, answers[0].content)}
+        assert await told(server, path) == ["Hello"]
+        conversation = path.split("/")[3]
+        asked = {"conversation": conversation, "background": True, "model": STALLED}
+        assert (await server.create(**asked)).status_code == 200
+        again = await add(replica, path)
+        assert (again.status_code, again.content) == (200, answers[0].content)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert (await add(replica, path, key="other")).json()["error"]["code"] == "conversation_locked"
+
+
+async def test_items_whose_answer_was_lost_are_added_once(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await begun(server)
+    change = server.cluster.client.change
+
+    async def lost(order: AggregateOrder) -> None:
+        await change(order)
+        raise RuntimeUnavailable("its host has not answered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.cluster.client, "change", lost)
+        answer = await add(server.client, path)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "x-should-retry" not in answer.headers, "a client may send them again by itself"
+    assert (await add(server.client, path)).status_code == 200
+    assert await told(server, path) == ["Hello"]
+
+
+async def test_a_key_for_items_is_its_conversations_and_for_one_request(server: Served) -> None:
+    path, other = await begun(server), await begun(server)
+    first = await add(server.client, path)
+    refused(await add(server.client, path, "Goodbye"), "idempotency_key_conflict", retry=False)
+    at_once = await asyncio.gather(*(add(server.client, other, text, "both") for text in ("one", "two")))
+    assert sorted(answer.status_code for answer in at_once) == [200, 409]
+    assert (await add(server.client, other)).json() != first.json()
+    assert (await add(server.client, path, key="l")).json() != first.json()
+    assert (await told(server, path), await told(server, other)) == (["Hello"] * 2, ["one", "Hello"])
+    assert (await ask(server, input="Hello")).status_code == 200, "it is free for responses"
