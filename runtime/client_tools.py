@@ -25,7 +25,7 @@ from runtime.model import (
     ModelEvent,
     ModelRequest,
 )
-from runtime.response.items import ACTIONS, CALLS, OUTPUTS, call_of
+from runtime.response.items import ACTIONS, ADDITIONAL, CALLS, OUTPUTS, call_of
 
 Fields = Mapping[str, JSON]
 
@@ -87,6 +87,19 @@ BUILT_IN: Final[Mapping[str, tuple[ItemKind, Fields]]] = {
     "apply_patch": ("apply_patch_call", APPLY_PATCH),
 }
 """Tools that have no name of their own, each with the item that calls it and its function."""
+
+
+def with_additional(request: ModelRequest) -> ModelRequest:
+    """The request with the tools that its items offer among its own, and without those items."""
+    named = {
+        (tool.get("type"), tool.get("name")): tool
+        for item in request.items
+        if item.get("type") == ADDITIONAL
+        for tool in item["tools"]
+    }
+    named |= {(tool.get("type"), tool.get("name")): tool for tool in request.tools}
+    items = tuple(item for item in request.items if item.get("type") != ADDITIONAL)
+    return replace(request, tools=tuple(named.values()), items=items)
 
 
 class ClientTools:

@@ -21,6 +21,7 @@ from runtime.model import (
     ModelRequest,
     TextDelta,
 )
+from runtime.response.items import ADDITIONAL
 from runtime.response.request import ResponseRequest
 
 Item = Mapping[str, JSON]
@@ -105,7 +106,7 @@ class CompactingModel:
     @asynccontextmanager
     async def call(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Sequence[ModelEvent]]]:
         """Make one call.  Raises `ModelError`, also where no summary came back."""
-        items = [item for item in request.items if item.get("type") != TRIGGER]
+        items = [item for item in request.items if item.get("type") not in (TRIGGER, ADDITIONAL)]
         asked = replace(
             request,
             instructions=SUMMARIZE,

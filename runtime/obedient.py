@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 
-from runtime.client_tools import CallTranslator, ClientTools
+from runtime.client_tools import CallTranslator, ClientTools, with_additional
 from runtime.model import (
     CallEnded,
     ItemClosed,
@@ -32,6 +32,7 @@ class ObedientModel:
     @asynccontextmanager
     async def call(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Sequence[ModelEvent]]]:
         """Make one call.  Raises `ModelError`, also where nothing but forbidden calls came back."""
+        request = with_additional(request)
         tools = ClientTools(request.tools)
         if not tools.are_plain or any(item.get("type") not in _PLAIN for item in request.items):
             request = tools.told(request)

@@ -14,7 +14,7 @@ from actors.attachment import Attachment
 from actors.context import Context
 from eventstore.follow import follow
 from runtime.catalog import Catalog
-from runtime.client_tools import ClientTools
+from runtime.client_tools import ClientTools, with_additional
 from runtime.compaction import SUMMARIZE, TRIGGER, question, tokens_of
 from runtime.model import JSON, ModelRequest
 from runtime.models.open import ModelPool
@@ -88,6 +88,7 @@ class ContextRoutes:
             text=request.text,
             reasoning=request.reasoning,
         )
+        told = with_additional(told)
         told = ClientTools(told.tools).told(told)
         count = await self._models.count_tokens(resolved, told)
         if count is None:

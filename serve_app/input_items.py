@@ -12,9 +12,10 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from runtime.compaction import TRIGGER
-from runtime.response.items import ACTIONS
+from runtime.response.items import ACTIONS, ADDITIONAL
 from serve_app.errors import ApiError, bad_request, dotted, invalid, not_supported, too_large
 from serve_app.limits import Limits
+from serve_app.tool_params import hosted_among, read_tools
 
 JSON = Any
 Path = tuple[str | int, ...]
@@ -81,6 +82,8 @@ def input_items(
             left_out[kind[:64]] = None
         else:
             read.append(_opened(_item(item, (name, index)), unseal, (name, index)))
+            if kind == ADDITIONAL:
+                left_out |= dict.fromkeys(hosted_among(item["tools"]))
             if read[-1]["type"] == TRIGGER and index + 1 < len(items):
                 message = "A compaction_trigger must be the last input item."
                 raise bad_request(message, f"{name}[{index}]", "invalid_value")
@@ -248,6 +251,18 @@ def _compaction(item: Fields, path: Path) -> Fields:
     return {"type": "compaction", **known, "encrypted_content": _string(item, "encrypted_content", path)}
 
 
+def _additional_tools(item: Fields, path: Path) -> Fields:
+    known = {"id": _string(item, "id", path, least=1, most=CALL_ID_MAX)} if item.get("id") else {}
+    tools = item.get("tools")
+    if not isinstance(tools, list):
+        raise _missing((*path, "tools")) if tools is None else _wrong((*path, "tools"), "list")
+    for index, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            raise _wrong((*path, "tools", index), "dict")
+    served = read_tools(tools, (*path, "tools")).served
+    return {"type": ADDITIONAL, **known, "role": "developer", "tools": served}
+
+
 def _item_reference(item: Fields, path: Path) -> Fields:
     return {"type": "item_reference", "id": _string(item, "id", path, least=1, most=CALL_ID_MAX)}
 
@@ -267,6 +282,7 @@ KINDS: Final[Mapping[str, Callable[[Fields, Path], Fields]]] = {
     "reasoning": _reasoning,
     "compaction": _compaction,
     "compaction_summary": _compaction,
+    ADDITIONAL: _additional_tools,
     TRIGGER: lambda _, __: {"type": TRIGGER},
     "item_reference": _item_reference,
 }

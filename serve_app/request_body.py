@@ -6,7 +6,7 @@ no answer are accepted.  A field whose meaning this server does not have yet is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 import orjson
@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from runtime.catalog import Catalog
+from runtime.response.items import ADDITIONAL
 from runtime.response.request import ResponseRequest
 from serve_app.errors import DECIMAL_CODES, ApiError, bad_request, invalid, not_supported
 from serve_app.input_items import Items, Unseal, input_items, sealed_nowhere
@@ -193,6 +194,7 @@ def read_create(
     tools = read_tools(given.tools or ())
     check_not_run_here(given.tools or (), offered)
     input_ = _input(given, limits, body_size, unseal)
+    additional = tuple(_additional(input_.items, offered))
     return Asked(
         ResponseRequest(
             model=given.model,
@@ -207,7 +209,9 @@ def read_create(
             metadata=metadata_within(given.metadata or {}, limits.metadata),
             parallel_tool_calls=given.parallel_tool_calls is not False,
             tools=tools.served,
-            tool_choice=tool_choice(given.tool_choice, (*tools.served, *offered), tools.left_out),
+            tool_choice=tool_choice(
+                given.tool_choice, (*tools.served, *additional, *offered), tools.left_out
+            ),
             text=_text(given.text),
             reasoning=_reasoning(given),
             temperature=given.temperature,
@@ -262,6 +266,16 @@ def _input(given: CreateBody, limits: Limits, body_size: int, unseal: Unseal) ->
         return input_items([{"role": "user", "content": given.input}], limits, body_size, unseal)
     content = [{"type": "input_text", "text": given.input or ""}]
     return Items(({"type": "message", "role": "user", "status": "completed", "content": content},))
+
+
+def _additional(
+    items: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]
+) -> Iterator[Mapping[str, Any]]:
+    """The tools that items offer."""
+    for index, item in enumerate(items):
+        if item["type"] == ADDITIONAL:
+            check_not_run_here(item["tools"], offered, ("input", index, "tools"))
+            yield from item["tools"]
 
 
 def _conversation(given: str | ConversationRef | None) -> str | None:

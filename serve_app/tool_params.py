@@ -40,20 +40,19 @@ class Tools(NamedTuple):
     """Types of hosted tools."""
 
 
-def read_tools(tools: Sequence[Fields]) -> Tools:
-    """Every served tool in its normal form; a function has `description, parameters, strict`, too.
+def read_tools(tools: Sequence[Fields], place: Path = ("tools",)) -> Tools:
+    """Every served tool of the field at `place` in its normal form; a function has `description, parameters,
+    strict`, too.
 
     Raises `ApiError`: 422 for types and names, 400 for unknown kinds and names used twice.
     """
     found: dict[tuple[str, JSON], Fields] = {}
-    left_out: dict[str, None] = {}
     for index, tool in enumerate(tools):
-        path: Path = ("tools", index)
+        path: Path = (*place, index)
         kind = tool.get("type")
         if not isinstance(kind, str):
             raise _missing_or_wrong(kind, (*path, "type"), "string")
-        if kind in HOSTED or ":" in kind:
-            left_out[kind[:64]] = None
+        if _is_hosted(kind):
             continue
         read = KINDS.get(kind)
         if read is None:
@@ -66,16 +65,26 @@ def read_tools(tools: Sequence[Fields]) -> Tools:
             what = f"named '{one['name']}'. Rename one." if "name" in one else f"{kind} tools. Send one."
             raise bad_request(f"Two tools are {what}", dotted((*path, "name" if "name" in one else "type")))
         found[key] = one
-    return Tools(tuple(found.values()), tuple(left_out))
+    return Tools(tuple(found.values()), hosted_among(tools))
 
 
-def check_not_run_here(tools: Sequence[Fields], offered: Sequence[Fields]) -> None:
+def hosted_among(tools: Sequence[Fields]) -> tuple[str, ...]:
+    """The types of hosted tools, each once."""
+    kinds = (str(tool.get("type")) for tool in tools)
+    return tuple(dict.fromkeys(kind[:64] for kind in kinds if _is_hosted(kind)))
+
+
+def _is_hosted(kind: str) -> bool:
+    return kind in HOSTED or ":" in kind
+
+
+def check_not_run_here(tools: Sequence[Fields], offered: Sequence[Fields], place: Path = ("tools",)) -> None:
     """Raise `ApiError` (400) where a tool of the client's has the name of one that the agent runs itself."""
     names = {tool["name"] for tool in offered if is_run_here(tool)}
     for index, tool in enumerate(tools):
         if tool.get("name") in names:
             message = f"The agent runs a tool named '{tool['name']}' itself. Rename yours, or leave it out."
-            raise bad_request(message, f"tools[{index}].name")
+            raise bad_request(message, dotted((*place, index, "name")))
 
 
 def _function(tool: Fields, path: Path) -> Fields:

@@ -16,12 +16,15 @@ RESPONSE_PREFIX: Final = "resp_"
 CALL_ID_CHARS_MAX: Final = 64  # PROTOCOL.md, section e.
 _INPUT: Final = 0x8000  # So a request may hold 32,768 items, and an answer as many.
 _ATTEMPT_MAX: Final = 0xFF
+ADDITIONAL: Final = "additional_tools"
+"""The input item that offers tools beside the request's own list, in whatever continues it, too."""
 _PREFIXES: Final[Mapping[str, str]] = {
     "message": "msg",
     "function_call": "fc",
     "function_call_output": "fco",
     "reasoning": "rs",
     "compaction": "cmp",
+    ADDITIONAL: "at",
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
     "shell_call": "sh",

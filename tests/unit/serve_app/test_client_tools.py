@@ -307,3 +307,65 @@ async def test_half_a_call_of_the_clients_is_not_shown() -> None:
     async with scripted(in_turn(half, calls(("shell", '{"commands": ["ls"]}')))) as (server, _):
         events = await streamed(server, tools=[{"type": "shell"}])
     assert [item["status"] for item in events[-1]["response"]["output"]] == ["completed"]
+
+
+def additional(*tools: dict[str, Any]) -> dict[str, Any]:
+    """Tools that an input item offers, as Codex sends them."""
+    return {"type": "additional_tools", "id": "at_01a2", "role": "developer", "tools": list(tools)}
+
+
+async def test_tools_that_an_item_offers_are_offered_as_long_as_it_is_told() -> None:
+    """To this response and to what continues it; the request's own list stays as it was."""
+    inner = {"type": "custom", "name": "exec", "description": "Run code.", "format": {"type": "text"}}
+    namespace = {"type": "namespace", "name": "functions", "description": "", "tools": [inner, FUNCTION]}
+    once = in_turn(calls(("exec", '{"input": "1"}')), says("Done."), says("In short."), says("In short."))
+    async with scripted(once) as (server, model):
+        question = {"role": "user", "content": "Go."}
+        asked = [additional(namespace), question]
+        answer = await server.create(model="scripted", tools=[CUSTOM], input=asked)
+        first = answer.json()
+        (call,) = first["output"]
+        assert (call["type"], call["namespace"], call["name"]) == ("custom_tool_call", "functions", "exec")
+        assert [tool["type"] for tool in first["tools"]] == ["custom"]
+        listed = (await server.client.get(f"/v1/responses/{first['id']}/input_items")).json()["data"]
+        assert [item["type"] for item in listed] == ["message", "additional_tools"]
+        assert listed[1]["tools"][0]["tools"][0] == inner
+
+        output = {"type": "custom_tool_call_output", "call_id": call["call_id"], "output": "2"}
+        await server.create(model="scripted", previous_response_id=first["id"], input=[output])
+        short = {"model": "scripted", "input": [additional(FUNCTION), question]}
+        assert (await server.client.post("/v1/responses/compact", json=short)).status_code == 200
+        await server.create(model="scripted", input=[*asked, {"type": "compaction_trigger"}])
+    offered = [[tool["name"] for tool in request.tools] for request in model.requests]
+    assert offered == [["exec", "look_up", "sql"], ["exec", "look_up"], ["look_up"], []]
+    assert {item["type"] for request in model.requests for item in request.items} == {
+        "message",
+        "function_call",
+        "function_call_output",
+    }
+    counted = [{"input": "Go."}, {"input": [additional(FUNCTION), question]}]
+    async with served() as server:
+        few, more = [
+            (await server.client.post("/v1/responses/input_tokens", json=body)).json()["input_tokens"]
+            for body in counted
+        ]
+    assert few < more
+
+
+async def test_an_item_offers_what_a_request_may() -> None:
+    """Hosted tools are left out by name, wrong ones refused by their place; a choice may name the rest."""
+    async with served() as server:
+        answer = await server.create(input=[additional({"type": "web_search"}, FUNCTION)])
+        assert answer.headers["x-rayspond-warning"] == "not served here, left out: web_search"
+        assert [item["type"] for item in answer.json()["output"]] == ["function_call"]
+        chosen = {"type": "function", "name": "look_up"}
+        answer = await server.create(input=[additional(FUNCTION)], tool_choice=chosen)
+        assert answer.status_code == 200
+        for wrong, param in (
+            (additional({"type": "function"}), "input[0].tools[0].name"),
+            (additional() | {"tools": None}, "input[0].tools"),
+            (additional() | {"tools": {}}, "input[0].tools"),
+            (additional() | {"tools": ["sql"]}, "input[0].tools[0]"),
+        ):
+            refused = await server.create(input=[wrong])
+            assert (refused.status_code, refused.json()["error"]["param"]) == (422, param)
