@@ -152,7 +152,7 @@ def _items(request: ModelRequest, half: str, script: Script) -> Iterator[_Item]:
         yield _Item(ItemOpened("reasoning"), _reasoning(request, script))
     turn = _turn(request.items)
     outputs = [item for item in turn if item.get("type") == "function_call_output"]
-    tool = None if outputs or half or not script.tool else _chosen(request)
+    tool = None if half or not script.tool else _chosen(request, turn)
     if tool is not None:
         call_id = "call_" + hashlib.sha256(_salt(request, script)).hexdigest()[:24]
         arguments = dumps(fit(tool.get("parameters") or {"type": "object"})).decode()
@@ -273,8 +273,11 @@ def _short(text: str) -> str:
     return text if len(text) <= ECHO_CHARS else text[:ECHO_CHARS] + "..."
 
 
-def _chosen(request: ModelRequest) -> Mapping[str, JSON] | None:
-    """The function to call: the one that `tool_choice` names, or the first that it allows."""
+def _chosen(request: ModelRequest, turn: Sequence[Mapping[str, JSON]]) -> Mapping[str, JSON] | None:
+    """The function to call: the one that `tool_choice` names, or the first that it allows.
+
+    Once there is an output, none, but where a call is required: agents end by calling one tool of several.
+    """
     tools = [tool for tool in request.tools if tool.get("type") == "function"]
     choice = request.tool_choice
     if choice == "none":
@@ -286,6 +289,10 @@ def _chosen(request: ModelRequest) -> Mapping[str, JSON] | None:
             allowed = {tool.get("name") for tool in choice.get("tools") or ()}
             allowed = set() if choice.get("mode") == "none" else allowed
             tools = [tool for tool in tools if tool.get("name") in allowed]
+    if any(item.get("type") == "function_call_output" for item in turn):
+        required = "required" in (choice, choice.get("mode") if isinstance(choice, Mapping) else None)
+        called = {item.get("name") for item in turn if item.get("type") == "function_call"}
+        tools = [tool for tool in tools if required and tool.get("name") not in called]
     return tools[0] if tools else None
 
 

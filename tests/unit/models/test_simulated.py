@@ -120,6 +120,26 @@ async def test_obeys_tool_choice(choice: Any, called: str) -> None:
     assert [name for name, _ in without.items] == ["message"]
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "allowed_tools", "mode": "required"}])
+async def test_calls_one_function_after_the_other_where_a_call_is_required(choice: Any) -> None:
+    """An agent that answers by a tool of its own has it called once it has run the others."""
+    tools: list[dict[str, Any]] = [
+        {"type": "function", "name": name, "parameters": {}} for name in ("look", "answer")
+    ]
+    if choice != "required":
+        choice = {**choice, "tools": tools}
+    items: list[dict[str, Any]] = [user("go")]
+    said = []
+    for number in range(3):
+        ((name, arguments),) = (
+            await call(MODEL, ask("simulated", *items, tools=tools, tool_choice=choice))
+        ).items
+        said.append(name)
+        made = {"type": "function_call", "name": name, "call_id": f"call_{number}", "arguments": arguments}
+        items += [made, {"type": "function_call_output", "call_id": f"call_{number}", "output": "12"}]
+    assert said == ["look", "answer", "message"]
+
+
 async def test_answers_with_json_that_fits_when_asked_for_it() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 5}}, "required": ["n"]}
     form = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
