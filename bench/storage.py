@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sqlite3
 import tempfile
 import time
@@ -25,7 +26,7 @@ from eventstore.sealing import seal
 from eventstore.sql.postgres import PostgresEventStore
 from eventstore.sql.sqlite import SqliteEventStore
 from eventstore.sql.sqlite_connection import DATABASE
-from tests.fakes.script import words
+from runtime.response.items import new_response_id
 from tests.local_cluster import LocalCluster
 from tests.postgres_server import PostgresServer
 from tests.unit.actors.test_supervisor import create, read
@@ -36,6 +37,12 @@ AT_ONCE: Final = 16
 PER_RECORD: Final = (1, 4, 20)
 """Deltas of one commit: of a paced stream one, of one that is flat out what arrives while another commits."""
 
+_TABLES_SIZE: Final = (
+    "SELECT sum(pg_total_relation_size(oid)) FROM pg_class"
+    " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+)
+"""With their indexes, but without what Postgres keeps of them for itself."""
+
 Size = Callable[[], Awaitable[int]]
 
 
@@ -44,17 +51,18 @@ class Row:
     """What a store needed, in bytes a delta, and what sealing took."""
 
     running: float
+    ended: float
+    """With the documents that are kept from then on."""
     sealed: float
-    beside: float
-    """Of both: what does not grow with the deltas, heads and snapshots."""
     seal_us: float
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A response as it is recorded: what comes before its deltas, what comes behind, and its documents."""
+    """A response as it is recorded: its deltas, what comes before and behind them, and its documents."""
 
     before: Sequence[NewEvent]
+    said: Sequence[str]
     after: Sequence[NewEvent]
     documents: Sequence[Document]
     new: NewStream
@@ -76,7 +84,7 @@ def main() -> None:
 
 async def _measure(database: PostgresServer, responses: int, rounds: int) -> None:
     model = await _model()
-    print("| bytes a delta | while running | sealed | of both: heads, documents | sealing, us a delta |")
+    print("| bytes a delta | while running | ended | sealed | sealing, us a delta |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="rsb-") as folder:
         for per_record in PER_RECORD:
@@ -84,13 +92,17 @@ async def _measure(database: PostgresServer, responses: int, rounds: int) -> Non
                 place = f"{name}_{per_record}".lower()
                 store, size = await _open(name, Path(folder) / place, database, place, whole=True)
                 row = await _row(store, size, model, responses, per_record)
-                print(f"| {name}, {per_record} in a commit | {row.running:.0f} | {row.sealed:.1f} |"
-                      f" {row.beside:.0f} | {row.seal_us:.0f} |", flush=True)  # fmt: skip
+                print(f"| {name}, {per_record} in a commit | {row.running:.0f} | {row.ended:.0f} |"
+                      f" {row.sealed:.1f} | {row.seal_us:.0f} |", flush=True)  # fmt: skip
                 await store.aclose()
         for name in ("SQLite", "Postgres"):
             place = f"{name}_loop".lower()
             store, size = await _open(name, Path(folder) / place, database, place, whole=False)
-            sizes = [await _round(store, size, model, responses, number) for number in range(rounds)]
+            heads: list[Head] = []
+            sizes: list[int] = []
+            for _ in range(rounds):
+                heads = await _round(store, model, responses, heads)
+                sizes.append(await size())
             print(f"{name}, KiB after each round:", *(f"{found / 1024:,.0f}" for found in sizes))
             await store.aclose()
 
@@ -120,7 +132,7 @@ async def _postgres_size(url: str, *, whole: bool) -> int:
     try:
         # What a table of live rows takes; what autovacuum frees of it is used again.
         await connection.execute("VACUUM FULL" if whole else "VACUUM")
-        return int(await connection.fetchval("SELECT pg_database_size(current_database())"))
+        return int(await connection.fetchval(_TABLES_SIZE))
     finally:
         await connection.close()
 
@@ -128,7 +140,7 @@ async def _postgres_size(url: str, *, whole: bool) -> int:
 async def _model() -> Model:
     """As a cluster records a response of the simulated model."""
     async with LocalCluster() as cluster:
-        command = create("simulated?deltas=2")
+        command = create(f"simulated?deltas={DELTAS}")
         await cluster.client.create(command)
         await read(cluster, command.id)
         events = [
@@ -142,6 +154,7 @@ async def _model() -> Model:
         at = [number for number, event in enumerate(events) if event.type == "text_appended"]
         return Model(
             events[: at[0]],
+            [delta for number in at for delta in orjson.loads(events[number].data)["d"]],
             events[at[-1] + 1 :],
             [Document("", kind, data) for kind, data in stored.items()],
             NewStream(head.category, head.tenant, head.state, attributes=head.attributes),
@@ -150,42 +163,40 @@ async def _model() -> Model:
 
 async def _row(store: EventStore, size: Size, model: Model, responses: int, per_record: int) -> Row:
     empty = await size()
-    heads = await _grow(store, model, responses, per_record, "a")
-    whole = await size()
-    beside = sum(len(document.data) for document in model.documents)
+    names = await _grow(store, model, responses, per_record)
+    begun = await size()
+    heads = await _end(store, model, names)
+    over = await size()
     began = time.perf_counter()
     await seal(store, heads, "the bench", "to measure it")
     took = time.perf_counter() - began
     deltas = responses * DELTAS
-    after = await size()
-    return Row((whole - empty) / deltas, (after - empty) / deltas, beside / DELTAS, took / deltas * 1e6)
+    running, ended, sealed = ((found - empty) / deltas for found in (begun, over, await size()))
+    return Row(running, ended, sealed, took / deltas * 1e6)
 
 
-async def _round(store: EventStore, size: Size, model: Model, responses: int, number: int) -> int:
+async def _round(store: EventStore, model: Model, responses: int, old: Sequence[Head]) -> list[Head]:
     """Create, seal, and erase what a round before left: as many responses as one retention keeps."""
-    heads = await _grow(store, model, responses, PER_RECORD[0], f"round{number}")
+    heads = await _end(store, model, await _grow(store, model, responses, PER_RECORD[0]))
     await seal(store, heads, "the bench", "to measure it")
-    old = [f"round{number - 1}-{each}" for each in range(responses)] if number else []
-    for name in old:
-        head = await store.head(name)
-        assert head is not None
+    for head in old:
         tombstone = [NewEvent(ERASED, b'{"by":"the bench"}')]
-        await store.append(Unit([Append(name, head.version, head.epoch, tombstone, erase=True)]))
-    return await size()
+        erasure = Append(head.stream, head.version, head.epoch + 1, tombstone, erase=True)
+        await store.append(Unit([erasure]))
+    return heads
 
 
-async def _grow(store: EventStore, model: Model, responses: int, per_record: int, prefix: str) -> list[Head]:
-    """Responses of `DELTAS` deltas each, some of them side by side."""
-    names = [f"{prefix}-{each}" for each in range(responses)]
+async def _grow(store: EventStore, model: Model, responses: int, per_record: int) -> list[str]:
+    """Responses of `DELTAS` deltas each, some of them side by side, which go on."""
+    names = [new_response_id(os.urandom(16)) for _ in range(responses)]
     for at in range(0, responses, AT_ONCE):
         await asyncio.gather(*(_respond(store, model, name, per_record) for name in names[at : at + AT_ONCE]))
-    return [head for name in names if (head := await store.head(name)) is not None]
+    return names
 
 
 async def _respond(store: EventStore, model: Model, name: str, per_record: int) -> None:
-    said = words(DELTAS)
     commits = [model.before] + [
-        [NewEvent("text_appended", orjson.dumps({"d": said[at : at + per_record]}))]
+        [NewEvent("text_appended", orjson.dumps({"d": model.said[at : at + per_record]}))]
         for at in range(0, DELTAS, per_record)
     ]
     version = NO_STREAM
@@ -193,8 +204,21 @@ async def _respond(store: EventStore, model: Model, name: str, per_record: int) 
         new = model.new if version == NO_STREAM else None
         await store.append(Unit([Append(name, version, 1, events, new=new)]))
         version += len(events)
-    documents = [Document(name, each.kind, each.data) for each in model.documents]
-    await store.append(Unit([Append(name, version, 1, model.after)], documents=documents))
+
+
+async def _end(store: EventStore, model: Model, names: Sequence[str]) -> list[Head]:
+    """End these responses."""
+    for name in names:
+        head = await _head(store, name)
+        documents = [Document(name, each.kind, each.data) for each in model.documents]
+        await store.append(Unit([Append(name, head.version, 1, model.after)], documents=documents))
+    return [await _head(store, name) for name in names]
+
+
+async def _head(store: EventStore, name: str) -> Head:
+    head = await store.head(name)
+    assert head is not None, "it was created"
+    return head
 
 
 if __name__ == "__main__":

@@ -9,21 +9,29 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Any, Final
 
 import orjson
 
 from eventstore import chain
+from eventstore.dictionary import DICTIONARY
 from eventstore.errors import LogCorrupted
 from eventstore.events import Block, Record
+from eventstore.texts import apart, together
 
-_FORMAT: Final = b"\x01"
+_FORMAT: Final = b"\x02"
+_FIRST_FORMAT: Final = b"\x01"
+"""Without a dictionary, payloads as they are, the chain before a stream's first record too.  Only read."""
 _U32: Final = 4
 _LEVEL: Final = 9
 _RAW: Final = -15  # Deflate with its largest window, without a header and a checksum: the chain is one.
 _BYTES_MAX: Final = 1 << 16
 """Payload of a block, roughly: what is read of a stream at once.  A larger record has a block to itself."""
+_FIELDS: Final = 6
+"""What both formats say of all records."""
+_Content = bytes | tuple[bytes, ...]
+"""Of a record: its digest where it was erased, else its events."""
 _UNPACKED_MAX: Final = 1 << 30
 """Bytes, more than a database takes as one record: what unpacks to more was never packed here."""
 SPAN_MAX: Final = 1 << 14
@@ -46,31 +54,42 @@ def pack(records: Sequence[Record]) -> Iterator[Block]:
 
 def _block(records: Sequence[Record], previous: bytes) -> Block:
     first, last = records[0], records[-1]
-    payloads = [None if record.payload is None else chain.frame(record.payload) for record in records]
-    header = _header(records, [-1 if payload is None else len(payload) for payload in payloads])
-    digests = [record.digest for record in records if record.payload is None]
-    body = [len(header).to_bytes(_U32, "big"), header, *digests, *(payload or b"" for payload in payloads)]
-    packer = zlib.compressobj(_LEVEL, wbits=_RAW)
-    data = _FORMAT + previous + packer.compress(b"".join(body)) + packer.flush()
+    packer = zlib.compressobj(_LEVEL, wbits=_RAW, zdict=DICTIONARY)
+    before = previous if first.first_version else b""
+    data = _FORMAT + before + packer.compress(_body(records)) + packer.flush()
     place = (first.first_version, last.last_version, first.position, last.position)
     return Block(first.stream, *place, last.chain, data)
 
 
-def _header(records: Sequence[Record], sizes: Sequence[int]) -> bytes:
-    """The one spelling of what a block says beside digests and payloads."""
+def _body(records: Sequence[Record]) -> bytes:
+    """What a block packs."""
+    left, strings = apart([event for record in records for event in record.payload or ()])
+    width = _width(strings)
+    erased = _runs([int(record.payload is None) for record in records])
+    header = orjson.dumps([*_fields(records), erased, len(left), len(strings)])
+    digests = [record.digest for record in records if record.payload is None]
+    lengths = [len(string).to_bytes(width, "big") for string in strings]
+    parts = (len(header).to_bytes(_U32, "big"), header, *digests, left, bytes([width]), *lengths, *strings)
+    return b"".join(parts)
+
+
+def _width(strings: Sequence[bytes]) -> int:
+    """The bytes that the length of any of them needs."""
+    return max((len(string) for string in strings), default=0).bit_length() // 8 + 1
+
+
+def _fields(records: Sequence[Record]) -> list[Any]:
+    """What a block says of its records beside digests and payloads."""
     joined = [chain.join_types(record.types) for record in records]
     vocabulary = list(dict.fromkeys(joined))
-    return orjson.dumps(
-        [
-            [records[0].recorded_at, *(b.recorded_at - a.recorded_at for a, b in pairwise(records))],
-            [b.position - a.position for a, b in pairwise(records)],
-            vocabulary,
-            [vocabulary.index(types) for types in joined],
-            _runs([record.schema for record in records]),
-            _runs([record.epoch for record in records]),
-            sizes,
-        ]
-    )
+    return [
+        [records[0].recorded_at, *(b.recorded_at - a.recorded_at for a, b in pairwise(records))],
+        [b.position - a.position for a, b in pairwise(records)],
+        vocabulary,
+        [vocabulary.index(types) for types in joined],
+        _runs([record.schema for record in records]),
+        _runs([record.epoch for record in records]),
+    ]
 
 
 def _runs(numbers: Sequence[int]) -> list[int] | int:
@@ -98,34 +117,30 @@ def unpack(block: Block, salt: bytes | None) -> list[Record]:
 
 
 def _records(block: Block, salt: bytes | None) -> list[Record]:
-    begin, end = len(_FORMAT), len(_FORMAT) + chain.DIGEST_BYTES
-    if block.data[:begin] != _FORMAT:
-        raise ValueError("it has an unknown format")
-    previous, body = block.data[begin:end], _inflated(block.data[end:])
+    previous, packed, dictionary = _parts(block)
+    body = _inflated(packed, dictionary)
     at = _U32 + int.from_bytes(body[:_U32], "big")
-    header = body[_U32:at]
-    times, steps, vocabulary, kinds, schemas, epochs, sizes = orjson.loads(header)
-    payloads_at = at + chain.DIGEST_BYTES * sizes.count(-1)
+    header = orjson.loads(body[_U32:at])
+    (times, steps, vocabulary, kinds, schemas, epochs), rest = header[:_FIELDS], header[_FIELDS:]
+    counts = [len(chain.split_types(vocabulary[kind])) for kind in kinds]
+    read = _first_contents if block.data[: len(_FORMAT)] == _FIRST_FORMAT else _contents
     first, records = block.first_version, []
-    for recorded_at, position, kind, schema, epoch, size in zip(
+    for recorded_at, position, kind, schema, epoch, content in zip(
         accumulate(times),
         accumulate(steps, initial=block.first_position),
         kinds,
         _spread(schemas, len(kinds)),
         _spread(epochs, len(kinds)),
-        sizes,
+        read(body[at:], counts, *rest),
         strict=True,
     ):
         types = chain.split_types(vocabulary[kind])
-        if size < 0:
-            digest, payload = body[at : at + chain.DIGEST_BYTES], None
-            at += chain.DIGEST_BYTES
+        if isinstance(content, bytes):
+            digest, payload = content, None
         else:
             if salt is None:
                 raise ValueError("the salt of its digests is missing")
-            framed = body[payloads_at : payloads_at + size]
-            payloads_at += size
-            digest, payload = chain.digest(salt, first, framed), chain.unframe(framed, len(types))
+            digest, payload = chain.digest(salt, first, chain.frame(content)), content
         previous = chain.link(
             previous,
             stream=block.stream,
@@ -140,13 +155,78 @@ def _records(block: Block, salt: bytes | None) -> list[Record]:
         records.append(Record(*place, digest, previous, payload))
         first += len(types)
     # No chain covers what else could stand there.
-    if payloads_at != len(body) or header != _header(records, sizes):
+    if orjson.dumps([*_fields(records), *rest]) != body[_U32:at]:
         raise ValueError("it holds more than its records")
     return records
 
 
-def _inflated(data: bytes) -> bytes:
-    unpacker = zlib.decompressobj(wbits=_RAW)
+def _contents(body: bytes, counts: Sequence[int], erased: Any, size: int, strings: int) -> Sequence[_Content]:
+    """What each record holds, all that follows a block's header; `counts` are those of their events."""
+    bare = _spread(erased, len(counts))
+    at = chain.DIGEST_BYTES * sum(bare)
+    digests = (body[place : place + chain.DIGEST_BYTES] for place in range(0, at, chain.DIGEST_BYTES))
+    left, width = body[at : at + size], body[at + size]
+    at += size + 1
+    if strings * width > len(body) - at:
+        raise ValueError("it ends within the lengths of its strings")
+    lengths = (
+        int.from_bytes(body[place : place + width], "big") for place in range(at, at + strings * width, width)
+    )
+    ends = list(accumulate(lengths, initial=at + strings * width))
+    taken = [body[begin:end] for begin, end in pairwise(ends)]
+    events = together(left, taken)
+    held = (count for count, gone in zip(counts, bare, strict=True) if not gone)
+    if (ends[-1], width, _runs(bare)) != (len(body), _width(taken), erased) or sum(held) != len(events):
+        raise ValueError("it holds more than its records")
+    of_records = iter(events)
+    return [
+        next(digests) if gone else tuple(islice(of_records, count))
+        for count, gone in zip(counts, bare, strict=True)
+    ]
+
+
+def _first_contents(body: bytes, counts: Sequence[int], sizes: Sequence[int]) -> Sequence[_Content]:
+    """The same of the first format."""
+    digests_at, at = 0, chain.DIGEST_BYTES * sizes.count(-1)
+    contents: list[_Content] = []
+    for count, size in zip(counts, sizes, strict=True):
+        if size < 0:
+            contents.append(body[digests_at : digests_at + chain.DIGEST_BYTES])
+            digests_at += chain.DIGEST_BYTES
+        else:
+            contents.append(chain.unframe(body[at : at + size], count))
+            at += size
+    if at != len(body):
+        raise ValueError("it holds more than its records")
+    return contents
+
+
+def _parts(block: Block) -> tuple[bytes, bytes, bytes]:
+    """The chain before a block, what it packs, and with which dictionary."""
+    format, data = block.data[: len(_FORMAT)], block.data[len(_FORMAT) :]
+    if format == _FIRST_FORMAT:
+        return data[: chain.DIGEST_BYTES], data[chain.DIGEST_BYTES :], b""
+    if format != _FORMAT:
+        raise ValueError("it has an unknown format")
+    if block.first_version == 0:
+        return chain.genesis(block.stream), data, DICTIONARY
+    return data[: chain.DIGEST_BYTES], data[chain.DIGEST_BYTES :], DICTIONARY
+
+
+def beginning(block: Block, size: int) -> bytes:
+    """Up to so many bytes of what a block packs, unproven: text that is like the block's.
+
+    Raises `LogCorrupted` where it cannot be unpacked.
+    """
+    try:
+        _, packed, dictionary = _parts(block)
+        return zlib.decompressobj(wbits=_RAW, zdict=dictionary).decompress(packed, size)
+    except (ValueError, zlib.error) as error:
+        raise LogCorrupted(block.stream, block.first_version, f"its block cannot be read: {error}") from error
+
+
+def _inflated(data: bytes, dictionary: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=_RAW, zdict=dictionary)
     body = unpacker.decompress(data, _UNPACKED_MAX)
     if not unpacker.eof or unpacker.unused_data:
         raise ValueError("its data do not end where they should")
@@ -166,4 +246,4 @@ def bare(block: Block, salt: bytes | None) -> Block:
         records = [replace(record, payload=None) for record in unpack(block, salt)]
     except LogCorrupted:
         return replace(block, data=b"")
-    return _block(records, block.data[len(_FORMAT) :][: chain.DIGEST_BYTES])
+    return _block(records, _parts(block)[0])

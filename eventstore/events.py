@@ -24,6 +24,9 @@ SEALED: Final = "$sealed"
 SEALS: Final = "$seals"
 """The log's own stream of `SEALED` events."""
 
+PACKED: Final = "$"
+"""The kind under which all documents of a sealed stream lie as one; see `eventstore.documents`."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
@@ -150,7 +153,8 @@ class Claim:
 class Document:
     """Bytes kept beside a stream, derivable or deletable: a snapshot, sealed secrets.
 
-    A later document of the same stream and kind replaces the earlier one; empty `data` deletes it.
+    A later document of the same stream and kind replaces the earlier one; empty `data` deletes it.  Kinds
+    that begin with `$` belong to the log.
     """
 
     stream: str
@@ -192,7 +196,7 @@ class Unit:
     claims: Sequence[Claim] = ()
     documents: Sequence[Document] = ()
     seals: Sequence[Seal] = ()
-    """Go with one append, of a `SEALED` event."""
+    """Go with one append, of a `SEALED` event, and with the documents of what is sealed, packed."""
 
     @property
     def streams(self) -> list[str]:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 
 from eventstore import chain
 from eventstore.block import bare
+from eventstore.documents import opened
 from eventstore.errors import ClaimTaken, Fenced, LeaseLost, StoreUnavailable, StreamNotFound
 from eventstore.events import Append, Batch, Block, Claim, Head, Record, Recorded, Unit
 from eventstore.ports import Subscription
 from eventstore.subscription import BufferedSubscription
-from eventstore.unit import check_head, check_seal, check_unit, next_head, sealed_head
+from eventstore.unit import check_documents, check_head, check_seal, check_unit, next_head, sealed_head
 
 
 def wall_clock() -> int:
@@ -38,6 +39,10 @@ class _Stream:
     def holds(self, record: Record) -> bool:
         """Whether a block holds the record."""
         return bool(self.blocks) and record.last_version <= self.blocks[-1].last_version
+
+    def beside(self) -> Mapping[str, bytes]:
+        """Its documents, whether they are packed or not."""
+        return opened(self.documents, self.blocks[0] if self.blocks else None)
 
 
 class MemoryEventStore:
@@ -89,8 +94,7 @@ class MemoryEventStore:
     async def head(self, stream: str) -> Head | None:
         """See `LogReader`."""
         self._check_available()
-        found = self._streams.get(stream)
-        return found.head if found else None
+        return self._head_of(stream)
 
     async def heads(
         self,
@@ -151,7 +155,7 @@ class MemoryEventStore:
         name: str | None = stream
         # A stream met twice would be its own ancestor: the walk ends there.
         while name is not None and name not in line and (found := self._streams.get(name)) is not None:
-            line[name] = (found.head, found.documents.get(kind))
+            line[name] = (found.head, found.beside().get(kind))
             name = found.head.parent
         return list(reversed(line.values()))
 
@@ -159,17 +163,20 @@ class MemoryEventStore:
         """See `LogReader`."""
         self._check_available()
         found = self._streams.get(stream)
-        return found.documents.get(kind) if found else None
+        return found.beside().get(kind) if found else None
 
     async def documents(self, tenant: str, streams: Sequence[str], kind: str) -> Mapping[str, bytes]:
         """See `LogReader`."""
         self._check_available()
         found = {name: self._streams[name] for name in streams if name in self._streams}
-        return {
-            name: stream.documents[kind]
-            for name, stream in found.items()
-            if stream.head.tenant == tenant and kind in stream.documents
-        }
+        beside = {name: found[name].beside() for name in found if found[name].head.tenant == tenant}
+        return {name: documents[kind] for name, documents in beside.items() if kind in documents}
+
+    async def beside(self, stream: str) -> Mapping[str, bytes]:
+        """See `LogReader`."""
+        self._check_available()
+        found = self._streams.get(stream)
+        return dict(found.beside()) if found else {}
 
     async def claim(self, scope: str, key: str) -> Claim | None:
         """See `LogReader`."""
@@ -264,20 +271,19 @@ class MemoryEventStore:
             return None
         return claim
 
+    def _head_of(self, stream: str) -> Head | None:
+        found = self._streams.get(stream)
+        return found.head if found else None
+
     def _refuse_losers(self, unit: Unit) -> None:
         for append in unit.appends:
-            found = self._streams.get(append.stream)
-            check_head(append, found.head if found else None)
+            check_head(append, self._head_of(append.stream))
         for seal in unit.seals:
-            found = self._streams.get(seal.stream)
-            check_seal(seal, found.head if found else None)
+            check_seal(seal, self._head_of(seal.stream))
         for claim in unit.claims:
             if (taken := self._valid_claim(claim.scope, claim.key)) is not None:
                 raise ClaimTaken(claim.scope, claim.key, taken.fingerprint, taken.stream)
-        begun = {append.stream for append in unit.appends}
-        for document in unit.documents:
-            if document.stream not in self._streams and document.stream not in begun:
-                raise StreamNotFound(document.stream)
+        check_documents(unit, self._head_of)
 
     def _record(self, append: Append, recorded_at: int) -> Recorded:
         found = self._streams.get(append.stream)

@@ -90,6 +90,10 @@ class LogReader(Protocol):
         """The documents of one kind of some of a tenant's streams, as far as they exist.  One query."""
         ...
 
+    async def beside(self, stream: str) -> Mapping[str, bytes]:
+        """All documents of a stream, by kind.  One query."""
+        ...
+
     async def claim(self, scope: str, key: str) -> Claim | None:
         """The claim on a key that has not expired, or None."""
         ...
@@ -119,7 +123,8 @@ class EventStore(LogReader, Protocol):
         of a sealed stream.
 
         Seals replace records by blocks: nothing that is read of the log changes.  A seal is refused like an
-        append, and with `LogCorrupted` where its blocks do not lead to the head.
+        append, and with `LogCorrupted` where its blocks do not lead to the head.  Then the stream's documents
+        stand, too: `Fenced`, but for those of an erasure's unit.
         """
         ...
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
 
 from eventstore.block import pack, unpack
+from eventstore.documents import pack_documents, unpack_documents
 from eventstore.errors import Fenced, LogCorrupted, StoreUnavailable, WrongExpectedVersion
 from eventstore.events import (
     NO_STREAM,
+    PACKED,
     SEALED,
     SEALS,
     Append,
     Block,
+    Document,
     Head,
     NewEvent,
     NewStream,
@@ -63,9 +66,11 @@ class _Prepared:
 
     head: Head
     seal: Seal
+    documents: Sequence[Document]
+    """All of them as one, and each one's end."""
     records: int
     size: int
-    """Bytes of its blocks."""
+    """Bytes of its blocks and documents."""
 
 
 async def seal(store: EventStore, heads: Sequence[Head], by: str, why: str) -> Sealed:
@@ -151,7 +156,10 @@ class _Round:
         # In a thread: a long stream takes its time, and its caller has others to look after.
         blocks = await asyncio.to_thread(_packed, records, salts[-1][1])
         made = Seal(head.stream, head.version, head.epoch, blocks)
-        return _Prepared(head, made, len(records), sum(len(block.data) for block in blocks))
+        beside = await self.store.beside(head.stream)
+        documents = await asyncio.to_thread(_packed_documents, beside, blocks[0])
+        size = sum(len(each.data) for each in blocks) + sum(len(each.data) for each in documents)
+        return _Prepared(head, made, documents, len(records), size)
 
     async def _append(self, prepared: Sequence[_Prepared]) -> None:
         seals = [each.seal for each in prepared]
@@ -164,7 +172,8 @@ class _Round:
             [NewEvent(SEALED, said)],
             new=NewStream(CATEGORY, "", "") if head is None else None,
         )
-        await self.store.append(Unit([append], seals=seals))
+        documents = [document for each in prepared for document in each.documents]
+        await self.store.append(Unit([append], documents=documents, seals=seals))
         self.streams += len(prepared)
         self.records += sum(each.records for each in prepared)
 
@@ -188,3 +197,13 @@ def _packed(records: Sequence[Record], salt: bytes) -> Sequence[Block]:
     if [record for block in blocks for record in unpack(block, salt)] != records:
         raise LogCorrupted(records[0].stream, 0, "its blocks would not say what its records say")
     return blocks
+
+
+def _packed_documents(documents: Mapping[str, bytes], block: Block) -> Sequence[Document]:
+    if not documents:
+        return ()
+    data = pack_documents(documents, block)
+    if unpack_documents(data, block) != documents:
+        raise LogCorrupted(block.stream, -1, "its documents would not say what they say")
+    ends = (Document(block.stream, kind, b"") for kind in documents)
+    return (Document(block.stream, PACKED, data), *ends)

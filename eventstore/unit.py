@@ -5,7 +5,7 @@ Pure, so that every store refuses the same and leaves the same head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -33,6 +33,8 @@ def check_unit(unit: Unit) -> None:
         _check_texts(claim.scope, claim.key, claim.stream)
     for document in unit.documents:
         _check_texts(document.stream, document.kind)
+        if document.kind.startswith("$") and not unit.seals:
+            raise ValueError(f"no document may be of kind {document.kind!r}: '$' belongs to the log")
 
 
 def _check_append(append: Append, *, seals: bool) -> None:
@@ -102,6 +104,22 @@ def check_head(append: Append, head: Head | None) -> None:
         raise WrongExpectedVersion(append.stream, append.expected, head.version)
     elif head.sealed and not append.erase:
         raise Fenced(append.stream, append.epoch, head.epoch)
+
+
+def check_documents(unit: Unit, head_of: Callable[[str], Head | None]) -> None:
+    """Raise what the unit's documents must be told by the heads; return if they may be kept.
+
+    What lies beside a sealed stream changes with an erasure only, like the stream.
+    """
+    appended = {append.stream for append in unit.appends}
+    for document in unit.documents:
+        if document.stream in appended:
+            continue
+        head = head_of(document.stream)
+        if head is None:
+            raise StreamNotFound(document.stream)
+        if head.sealed:
+            raise Fenced(document.stream, head.epoch, head.epoch)
 
 
 def check_seal(seal: Seal, head: Head | None) -> None:

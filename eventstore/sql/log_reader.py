@@ -10,11 +10,21 @@ from sqlalchemy import ClauseElement, Dialect, func, select
 
 from eventstore.block import SPAN_MAX, unpack
 from eventstore.errors import LogCorrupted, StoreUnavailable
-from eventstore.events import Block, Claim, Head, Record
+from eventstore.events import PACKED, Block, Claim, Head, Record
 from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.sql.clock import wall_clock
-from eventstore.sql.rows import BLOCK_COLUMNS, HEAD_COLUMNS, RECORD_COLUMNS, block_of, head_of, record_of
-from eventstore.sql.schema import DOCUMENTS, STREAMS, UNSEALED
+from eventstore.sql.rows import (
+    BLOCK_COLUMNS,
+    DOCUMENT_BLOCKS,
+    DOCUMENT_COLUMNS,
+    HEAD_COLUMNS,
+    RECORD_COLUMNS,
+    block_of,
+    documents_of,
+    head_of,
+    record_of,
+)
+from eventstore.sql.schema import BLOCKS, DOCUMENTS, STREAMS, UNSEALED
 
 _PAGE: Final = 128
 """Records a query, at most: a few milliseconds' work."""
@@ -44,13 +54,13 @@ WITH RECURSIVE line (name, parent) AS (
     SELECT name, parent FROM streams WHERE name = :stream
     UNION SELECT s.name, s.parent FROM streams s JOIN line ON s.name = line.parent
 )
-SELECT {HEAD_COLUMNS}, d.data FROM streams
-LEFT JOIN documents d ON d.stream_id = streams.id AND d.kind = :kind
+SELECT {HEAD_COLUMNS}, {DOCUMENT_COLUMNS} FROM streams
+LEFT JOIN documents d ON d.stream_id = streams.id AND d.kind IN (:kind, '{PACKED}') {DOCUMENT_BLOCKS}
 WHERE name IN (SELECT name FROM line)"""
-_DOCUMENT: Final = (
-    "SELECT data FROM documents"
-    " WHERE kind = :kind AND stream_id = (SELECT id FROM streams WHERE name = :stream)"
-)
+_BESIDE: Final = f"""
+SELECT {DOCUMENT_COLUMNS} FROM documents d {DOCUMENT_BLOCKS}
+WHERE d.stream_id = (SELECT id FROM streams WHERE name = :stream)"""
+_DOCUMENT: Final = f"{_BESIDE} AND d.kind IN (:kind, '{PACKED}')"
 _CLAIM: Final = (
     "SELECT scope, key, fingerprint, stream, expires_at FROM claims WHERE scope = :scope AND key = :key"
 )
@@ -71,8 +81,13 @@ SELECT
     (SELECT CAST(COALESCE(sum(length(d.data)), 0) AS BIGINT) FROM page
      JOIN documents d ON d.stream_id = page.id),
     (SELECT count(*) FROM page), (SELECT max(created) FROM page)"""
-_DOCUMENTS: Final = select(STREAMS.c.name, DOCUMENTS.c.data).join(
-    DOCUMENTS, DOCUMENTS.c.stream_id == STREAMS.c.id
+_DOCUMENTS: Final = (
+    select(STREAMS.c.name, DOCUMENTS.c.kind, DOCUMENTS.c.data, *list(BLOCKS.c)[1:])
+    .join(DOCUMENTS, DOCUMENTS.c.stream_id == STREAMS.c.id)
+    .outerjoin(
+        BLOCKS,
+        (BLOCKS.c.stream_id == STREAMS.c.id) & (BLOCKS.c.first_version == 0) & (DOCUMENTS.c.kind == PACKED),
+    )
 )
 _CURSOR: Final = "SELECT position FROM cursors WHERE name = :name"
 _TALLY: Final = select(STREAMS.c.tenant, func.count()).group_by(STREAMS.c.tenant)
@@ -246,26 +261,33 @@ class SqlLogReader(ABC):
     async def lineage(self, stream: str, kind: str) -> Sequence[tuple[Head, bytes | None]]:
         """See `LogReader`."""
         rows = await self._all(_LINEAGE, {"stream": stream, "kind": kind})
-        found: dict[str, tuple[Head, bytes | None]] = {row[0]: (head_of(row), row[12]) for row in rows}
+        found = _by_stream(rows)
         line: list[tuple[Head, bytes | None]] = []
         name: str | None = stream
-        while name is not None and (link := found.pop(name, None)) is not None:
-            line.append(link)
-            name = link[0].parent
+        while name is not None and (of_it := found.pop(name, None)) is not None:
+            head = head_of(of_it[0])
+            line.append((head, documents_of(name, [row[12:] for row in of_it]).get(kind)))
+            name = head.parent
         line.reverse()
         return line
 
     async def document(self, stream: str, kind: str) -> bytes | None:
         """See `LogReader`."""
         rows = await self._all(_DOCUMENT, {"stream": stream, "kind": kind})
-        return rows[0][0] if rows else None
+        return documents_of(stream, rows).get(kind)
 
     async def documents(self, tenant: str, streams: Sequence[str], kind: str) -> Mapping[str, bytes]:
         """See `LogReader`."""
         query = _DOCUMENTS.where(
-            STREAMS.c.name.in_(streams), STREAMS.c.tenant == tenant, DOCUMENTS.c.kind == kind
+            STREAMS.c.name.in_(streams), STREAMS.c.tenant == tenant, DOCUMENTS.c.kind.in_((kind, PACKED))
         )
-        return {row[0]: row[1] for row in await self._compiled(query)}
+        found = _by_stream(await self._compiled(query)).items()
+        beside = {name: documents_of(name, [row[1:] for row in rows]) for name, rows in found}
+        return {name: documents[kind] for name, documents in beside.items() if kind in documents}
+
+    async def beside(self, stream: str) -> Mapping[str, bytes]:
+        """See `LogReader`."""
+        return documents_of(stream, await self._all(_BESIDE, {"stream": stream}))
 
     async def claim(self, scope: str, key: str) -> Claim | None:
         """See `LogReader`."""
@@ -283,3 +305,11 @@ class SqlLogReader(ABC):
         """See `LogReader`."""
         rows = await self._all(_CURSOR, {"name": name})
         return int(rows[0][0]) if rows else 0
+
+
+def _by_stream(rows: Sequence[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
+    """Rows that begin with a stream's name, by that."""
+    found: dict[str, list[Sequence[Any]]] = {}
+    for row in rows:
+        found.setdefault(row[0], []).append(row)
+    return found

@@ -18,12 +18,12 @@ import asyncpg
 
 from eventstore import chain
 from eventstore.block import bare
-from eventstore.errors import ClaimTaken, EventStoreError, StoreUnavailable, StreamNotFound
-from eventstore.events import Append, Claim, Document, Recorded, Unit
+from eventstore.errors import ClaimTaken, EventStoreError, StoreUnavailable
+from eventstore.events import Append, Claim, Document, Head, Recorded, Unit
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.rows import BLOCK_COLUMNS, HEAD_COLUMNS, block_of, block_row, dump_attributes, head_of
 from eventstore.sql.staged import Stream, bind
-from eventstore.unit import check_head, check_seal, next_head, sealed_head
+from eventstore.unit import check_documents, check_head, check_seal, next_head, sealed_head
 
 _STREAMS_KEPT: Final = 10_000
 """Heads remembered between commits: more than any host runs; about 1 KB each."""
@@ -139,21 +139,20 @@ class PostgresCommitter:
             )
             self._ids += [first + n for (first,) in blocks for n in range(_IDS)]
 
+    def _head(self, name: str) -> Head | None:
+        found = self._known.get(name)
+        return found.head if found else None
+
     def _stage(self, number: int, unit: Unit, group: _Group, taken: dict[tuple[str, str], Claim]) -> None:
         """Write down what the unit would write, or raise why it may not."""
         for append in unit.appends:
-            found = self._known.get(append.stream)
-            check_head(append, found.head if found else None)
+            check_head(append, self._head(append.stream))
         for seal in unit.seals:
-            found = self._known.get(seal.stream)
-            check_seal(seal, found.head if found else None)
+            check_seal(seal, self._head(seal.stream))
+        check_documents(unit, self._head)
         for claim in unit.claims:
             if (other := taken.get((claim.scope, claim.key))) is not None:
                 raise ClaimTaken(claim.scope, claim.key, other.fingerprint, other.stream)
-        begun = {append.stream for append in unit.appends}
-        for document in unit.documents:
-            if document.stream not in begun and document.stream not in self._known:
-                raise StreamNotFound(document.stream)
         group.numbers.append(number)
         for append in unit.appends:
             self._stage_append(number, append, group)

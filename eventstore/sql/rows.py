@@ -8,8 +8,9 @@ from typing import Any, Final
 import orjson
 
 from eventstore import chain
+from eventstore.documents import opened
 from eventstore.errors import LogCorrupted
-from eventstore.events import Block, Head, Record
+from eventstore.events import PACKED, Block, Head, Record
 
 HEAD_COLUMNS: Final = (
     "name, version, epoch, owner, streams.chain, category, tenant, state, parent, created, attributes, sealed"
@@ -53,8 +54,9 @@ def record_of(row: Sequence[Any]) -> Record:
     return Record(position, stream, first_version, types, schema, epoch, recorded_at, digest, link, events)
 
 
+_BLOCK_COLUMNS: Final = "b.first_version, b.last_version, b.first_position, b.last_position, b.chain, b.data"
 BLOCK_COLUMNS: Final = (
-    "s.name, b.first_version, b.last_version, b.first_position, b.last_position, b.chain, b.data,"
+    f"s.name, {_BLOCK_COLUMNS},"
     " (SELECT t.salt FROM salts t WHERE t.stream_id = b.stream_id AND t.from_version <= b.last_version"
     " ORDER BY t.from_version DESC LIMIT 1)"
 )
@@ -70,6 +72,19 @@ def block_row(block: Block) -> tuple[object, ...]:
     """A block as it stands in a row of `blocks`, behind the stream's id."""
     place = (block.first_version, block.last_version, block.first_position, block.last_position)
     return (*place, block.chain, block.data)
+
+
+DOCUMENT_COLUMNS: Final = f"d.kind, d.data, {_BLOCK_COLUMNS}"
+"""With the first block of a stream whose documents are packed."""
+DOCUMENT_BLOCKS: Final = (
+    f"LEFT JOIN blocks b ON b.stream_id = d.stream_id AND b.first_version = 0 AND d.kind = '{PACKED}'"
+)
+
+
+def documents_of(stream: str, rows: Sequence[Sequence[Any]]) -> Mapping[str, bytes]:
+    """A stream's documents by kind, from rows of `DOCUMENT_COLUMNS`.  Raises `LogCorrupted`."""
+    kept = {row[0]: row[1] for row in rows if row[0] is not None}
+    return opened(kept, next((Block(stream, *row[2:8]) for row in rows if row[2] is not None), None))
 
 
 def dump_attributes(attributes: Mapping[str, str]) -> str:

@@ -40,7 +40,7 @@ from eventstore.sql.requests import Bury, Expired, Outcome, Ping, Renew, Request
 from eventstore.sql.rows import block_of, block_row, dump_attributes, head_of
 from eventstore.sql.sqlite_connection import connect_writer, truncate_wal
 from eventstore.sql.staged import Stream, bind
-from eventstore.unit import check_head, check_seal, next_head, sealed_head
+from eventstore.unit import check_documents, check_head, check_seal, next_head, sealed_head
 
 _STREAMS_KEPT: Final = 10_000
 """Heads remembered between commits: more than any host runs; about 1 KB each."""
@@ -298,20 +298,19 @@ class SqliteCommitter:
     def _find(self, name: str, batch: _Batch) -> Stream | None:
         return batch.streams.get(name) or self._known.get(name)
 
+    def _head(self, name: str, batch: _Batch) -> Head | None:
+        found = self._find(name, batch)
+        return found.head if found else None
+
     def _stage_unit(self, connection: sqlite3.Connection, unit: Unit, batch: _Batch) -> Sequence[Recorded]:
         for append in unit.appends:
-            found = self._find(append.stream, batch)
-            check_head(append, found.head if found else None)
+            check_head(append, self._head(append.stream, batch))
         now = self._now()
         for claim in unit.claims:
             self._check_claim(connection, claim, batch, now)
-        begun = {append.stream for append in unit.appends}
-        for document in unit.documents:
-            if document.stream not in begun and self._find(document.stream, batch) is None:
-                raise StreamNotFound(document.stream)
+        check_documents(unit, lambda name: self._head(name, batch))
         for seal in unit.seals:
-            found = self._find(seal.stream, batch)
-            check_seal(seal, found.head if found else None)
+            check_seal(seal, self._head(seal.stream, batch))
         # Nothing can fail from here on, so all of the unit happens.
         for append in unit.appends:
             if append.erase:

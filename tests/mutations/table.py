@@ -225,7 +225,7 @@ _TABLE: Final = (
     Mutation(
         "a block holds its records and nothing else",
         "eventstore/block.py",
-        "if payloads_at != len(body) or header != _header(records, sizes):",
+        "if orjson.dumps([*_fields(records), *rest]) != body[_U32:at]:",
         "if False:",
         _SEALING,
     ),

@@ -126,6 +126,10 @@ class SimulatedStore:
         """See `LogReader`."""
         return await self._ask(lambda: self._log.documents(tenant, streams, kind))
 
+    async def beside(self, stream: str) -> Mapping[str, bytes]:
+        """See `LogReader`."""
+        return await self._ask(lambda: self._log.beside(stream))
+
     async def claim(self, scope: str, key: str) -> Claim | None:
         """See `LogReader`."""
         return await self._ask(lambda: self._log.claim(scope, key))

@@ -1,0 +1,101 @@
+"""What lies beside a sealed stream, on every store: read as before, and erased with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from eventstore.block import pack
+from eventstore.documents import pack_documents, unpack_documents
+from eventstore.errors import Fenced, LogCorrupted
+from eventstore.events import PACKED, Document, Head, NewStream
+from eventstore.ports import EventStore
+from eventstore.sealing import seal
+from tests.contract.store_contract import create, erase, more, records, unit
+
+WORDS = [f" word{n}" for n in range(200)]
+TEXT = "".join(WORDS).encode()
+BESIDE = {"snapshot": b'{"said":"%b"}' % TEXT, "items": b'["%b"]' % TEXT}
+
+
+async def answered(store: EventStore, name: str, parent: str | None = None) -> Head:
+    """A stream of many deltas, and documents that hold their text."""
+    new = NewStream("response", "p1", "completed", parent=parent)
+    await store.append(unit(create(name, b"{}", new=new)))
+    deltas = (orjson.dumps({"d": WORDS[at : at + 20]}) for at in range(0, len(WORDS), 20))
+    await store.append(unit(more(name, 0, *deltas)))
+    await store.append(unit(documents=tuple(Document(name, kind, data) for kind, data in BESIDE.items())))
+    head = await store.head(name)
+    assert head is not None
+    return head
+
+
+async def test_the_documents_of_a_sealed_stream_are_read_as_before(store: EventStore) -> None:
+    heads = [await answered(store, "a"), await answered(store, "b", parent="a")]
+    await answered(store, "c", parent="b")
+    await seal(store, heads, "the test", "")
+    for name in ("a", "b", "c"):
+        assert await store.beside(name) == BESIDE
+        assert {kind: await store.document(name, kind) for kind in BESIDE} == BESIDE
+        assert await store.document(name, "none") is None
+    found = await store.documents("p1", ["a", "b", "c", "none"], "items")
+    assert found == dict.fromkeys("abc", BESIDE["items"])
+    assert await store.documents("p2", ["a", "b"], "items") == {}
+    assert [data for _, data in await store.lineage("c", "items")] == [BESIDE["items"]] * 3
+    assert [data for _, data in await store.lineage("c", "none")] == [None] * 3
+    assert await store.beside("none") == {}
+
+
+async def test_they_take_little_room(store: EventStore) -> None:
+    head = await answered(store, "a")
+    before, _ = await store.stored("p1")
+    await seal(store, [head], "the test", "")
+    after, _ = await store.stored("p1")
+    assert before > 3 * len(TEXT)
+    assert after < len(TEXT)
+
+
+async def test_an_erasure_takes_them_away(store: EventStore) -> None:
+    """All but those of its own unit."""
+    await seal(store, [await answered(store, "a")], "the test", "")
+    await store.append(unit(erase("a", 10, epoch=2), documents=(Document("a", "stone", b"grave"),)))
+    assert await store.beside("a") == {"stone": b"grave"}
+    assert await store.document("a", "items") is None
+
+
+async def test_nothing_else_changes_them(store: EventStore) -> None:
+    await seal(store, [await answered(store, "a")], "the test", "")
+    for data in (b"", b"another"):
+        with pytest.raises(Fenced):
+            await store.append(unit(documents=(Document("a", "items", data),)))
+    assert await store.beside("a") == BESIDE
+
+
+async def test_a_stream_without_documents_has_none_when_sealed(store: EventStore) -> None:
+    await store.append(unit(create("a")))
+    await seal(store, await store.heads(), "the test", "")
+    assert await store.beside("a") == {}
+
+
+async def test_the_kind_of_what_is_packed_belongs_to_the_log(store: EventStore) -> None:
+    with pytest.raises(ValueError, match="'\\$' belongs to the log"):
+        await store.append(unit(create("a"), documents=(Document("a", PACKED, b"x"),)))
+
+
+async def test_a_change_of_them_is_noticed(store: EventStore) -> None:
+    """Also one of the block that they refer to."""
+    await answered(store, "a")
+    from_store = await records(store, "a")
+    (block,) = pack(from_store)
+    data = pack_documents(BESIDE, block)
+    assert unpack_documents(data, block) == BESIDE
+    other = replace(from_store[0], payload=(b"[]",))
+    wrong = [(bytes((*data[:at], data[at] ^ 1, *data[at + 1 :])), block) for at in range(len(data))]
+    wrong += [(data[:-1], block), (data, next(iter(pack([other, *from_store[1:]]))))]
+    for changed, beside in wrong:
+        with pytest.raises(LogCorrupted):
+            unpack_documents(changed, beside)
+    with pytest.raises(LogCorrupted):
+        unpack_documents(data, replace(block, data=b"?"))
