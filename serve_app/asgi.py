@@ -33,6 +33,7 @@ from serve_app.limits import Limits
 from serve_app.metrics_route import MetricsRoute
 from serve_app.models_route import ModelRoutes
 from serve_app.open_calls import OpenCalls
+from serve_app.presence import Presence
 from serve_app.project_routes import ProjectRoutes
 from serve_app.projects import Projects
 from serve_app.quotas import Quotas
@@ -84,12 +85,31 @@ class Api:
         seal = Seal(secret)
         keys = IdempotencyKeys(runtime.reader, limits.idempotency, secret)
         self._quotas = Quotas(runtime, projects, f"api-{random_bytes(6).hex()}")
+        self._presence = Presence(runtime, limits.grace, random_bytes)
         self._responses = ResponseRoutes(
-            runtime, self._quotas, catalog, limits, keys, seal, now, random_bytes, code=code
+            runtime,
+            self._quotas,
+            self._presence,
+            catalog,
+            limits,
+            keys,
+            seal,
+            now,
+            random_bytes,
+            code=code,
         )
         self._pool = ModelPool(env)
         self._context = ContextRoutes(
-            runtime, self._quotas, catalog, self._pool, seal, limits, now, random_bytes, code=code
+            runtime,
+            self._quotas,
+            self._presence,
+            catalog,
+            self._pool,
+            seal,
+            limits,
+            now,
+            random_bytes,
+            code=code,
         )
         conversations = ConversationRoutes(runtime, limits, keys, seal, now, random_bytes)
         endpoints = [
@@ -110,7 +130,8 @@ class Api:
         self._responses.use(catalog)
 
     async def aclose(self) -> None:
-        """Let go of the upstreams, and of what was lent."""
+        """Let go of the clients, of the upstreams, and of what was lent."""
+        await self._presence.aclose()
         await self._quotas.aclose()
         await self._pool.aclose()
 

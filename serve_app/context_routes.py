@@ -47,6 +47,7 @@ class ContextRoutes:
         self,
         runtime: Runtime,
         quotas: Quotas,
+        presence: Presence,
         catalog: Catalog,
         models: ModelPool,
         seal: Seal,
@@ -59,8 +60,7 @@ class ContextRoutes:
         self.catalog = catalog
         self._runtime = runtime
         self._quotas = quotas
-        # Nobody could come back for a summary, so it ends at once where its client leaves.
-        self._presence = Presence(runtime, 0.0, random_bytes)
+        self._presence = presence
         self._models = models
         self._seal = seal
         self._limits = limits
@@ -167,6 +167,7 @@ class ContextRoutes:
             store=False,
         )
         command = self._command(call, asked)
+        # Nobody could come back for a summary, so it ends at once where its client leaves.
         async with (
             self._presence.creator(call, command.id, 0.0, background=False) as departure,
             self._runtime.bus.subscribe(command.id) as live,

@@ -183,12 +183,13 @@ DESCRIBED: Final[Mapping[str, Described]] = {
 
 def endpoints(table: Sequence[Endpoint]) -> Sequence[Endpoint]:
     """The two endpoints that describe the `table`."""
-    document = orjson.dumps(describe(table))
+    # Written when it is first asked for: many replicas are never asked.
+    document = cache(lambda: orjson.dumps(describe(table)))
     # A page of our own: the usual ones load scripts from elsewhere, and a cluster may see no web.
     page = Path(__file__).with_name("docs.html").read_bytes()
 
     async def schema(call: Call) -> None:
-        await call.answer(document)
+        await call.answer(document())
 
     async def docs(call: Call) -> None:
         await call.answer(page, 200, (b"content-type", b"text/html; charset=utf-8"))

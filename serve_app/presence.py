@@ -41,6 +41,10 @@ class Presence:
         self._background = Background()
         METER.read("listeners", "Clients of whom hosts are told.", lambda: len(self._background))
 
+    async def aclose(self) -> None:
+        """Tell nobody anything any more: the clients of a replica that ends did not leave."""
+        await self._background.aclose()
+
     def grace_of(self, call: Call) -> float | None:
         """Seconds for which a response goes on without its client; None without end.  Raises `ApiError`."""
         value = call.header(HEADER.lower().encode())

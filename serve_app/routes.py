@@ -49,6 +49,7 @@ class ResponseRoutes:
         self,
         runtime: Runtime,
         quotas: Quotas,
+        presence: Presence,
         catalog: Catalog,
         limits: Limits,
         keys: IdempotencyKeys,
@@ -65,7 +66,7 @@ class ResponseRoutes:
         self._bus = runtime.bus
         self._limits = limits
         self._seal = seal
-        self._presence = Presence(runtime, limits.grace, random_bytes)
+        self._presence = presence
         self._now = now
         self._random_bytes = random_bytes
         self._code = code

@@ -47,6 +47,8 @@ def _open_responses() -> dict[str, type[BaseModel]]:
     return found
 
 
+# Without this the types of all events that hold a response would be built each with a response of its own.
+Response.model_rebuild()
 OPENAI = _openai()
 OPEN_RESPONSES = _open_responses()
 

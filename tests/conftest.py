@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Generator, Hashable, Iterator
+from typing import TYPE_CHECKING
 
 import orjson
 import pytest
 from hypothesis import settings
 
-from runtime.response import state
-from runtime.response.events import Event
-from runtime.response.projection import project
-from runtime.response.state import ResponseState
-from runtime.response.wire import WireEvent
-from tests.conformance import check_event
+if TYPE_CHECKING:
+    from runtime.response.events import Event
+    from runtime.response.state import ResponseState
+    from runtime.response.wire import WireEvent
 
 # `make test-fast` names it.
 settings.register_profile("fast", max_examples=25)
@@ -27,6 +27,17 @@ WORDS = ("type", "status", "object", "role", "code", "reason", "effort", "phase"
 _seen: Counter[Hashable] = Counter()
 _right: set[int] = set()
 """Hashes of events that were looked at and are right: most tests of crashes show the same ones again."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None]:
+    """Nothing that is imported here is ever let go, so that nobody need look whether it could be."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def shape(value: object, name: str = "") -> Hashable:
@@ -47,6 +58,11 @@ def shape(value: object, name: str = "") -> Hashable:
 @pytest.fixture(autouse=True)
 def _every_wire_event_conforms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`step` is the one place where wire events are made, and looks `project` up here."""
+    # The process that only hands the tests to others needs none of these, and they take a second.
+    from runtime.response import state
+    from runtime.response.projection import project
+    from tests.conformance import check_event
+
     wrong: list[str] = []
 
     def checked(before: ResponseState, event: Event) -> list[WireEvent]:

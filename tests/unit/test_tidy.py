@@ -119,9 +119,10 @@ def test_ray_is_imported_in_few_named_files() -> None:
     }
 
 
-def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | Definition):
-            text = ast.get_docstring(node)
-            if text:
-                yield getattr(node, "name", "the module"), text
+def _docstrings(scope: ast.Module | Definition) -> Iterator[tuple[str, str]]:
+    text = ast.get_docstring(scope)
+    if text:
+        yield getattr(scope, "name", "the module"), text
+    for node in scope.body:
+        if isinstance(node, Definition):
+            yield from _docstrings(node)

@@ -65,7 +65,16 @@ async def served(
             transport=transport, base_url="http://localhost", event_hooks=hooks
         ) as client:
             yield Served(cluster, api, client)
+        await _hang_up(api)
         await api.aclose()
+
+
+async def _hang_up(api: Api) -> None:
+    """End what is answered still, as Serve does before it ends a replica."""
+    answering = list(api.open._tasks.values())
+    for task in answering:
+        task.cancel()
+    await asyncio.gather(*answering, return_exceptions=True)
 
 
 async def _conforms(answer: httpx.Response) -> None:

@@ -239,7 +239,7 @@ async def test_followers_that_left_are_told_once_and_then_forgotten(
         follower = get(server, the_id(server))
         await follower.until(b"Well")
         await left(follower)
-    background = server.api._responses._presence._background
+    background = server.api._presence._background
     await until(lambda: len(background) == 0)
     assert model.open_calls == 1
     await left(creator)
@@ -334,7 +334,7 @@ async def test_of_too_great_a_crowd_nothing_is_told_and_nothing_waits_to_be(
     follower = get(server, the_id(server))
     await follower.until(b"Well")
     await left(creator)
-    background = server.api._responses._presence._background
+    background = server.api._presence._background
     await until(lambda: len(background) == 2)
     monkeypatch.setattr(presence, "TELLING_MAX", 0)
     await left(follower)
