@@ -64,6 +64,7 @@ class ContextRoutes:
         self._models = models
         self._seal = seal
         self._limits = limits
+        self._follow = partial(follow, silence=limits.silence, patience=limits.patience)
         self._now = now
         self._random_bytes = random_bytes
         self._code = code
@@ -175,8 +176,7 @@ class ContextRoutes:
             async with self._quotas.starting(command.project):
                 await self._runtime.create(command)
             replay = ResponseReplay(self._runtime.reader, command.id)
-            patience = self._limits.patience
-            async with aclosing(follow(replay, live, fresh=True, patience=patience)) as batches:
+            async with aclosing(self._follow(replay, live, fresh=True)) as batches:
                 frame = await last_frame(batches, departure)
         assert frame is not None, "whoever waits for it keeps it from being erased"
         made: dict[str, Any] = orjson.loads(snapshot_of(frame))

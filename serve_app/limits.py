@@ -28,6 +28,8 @@ class Limits:
     """Silence after which a comment shows a client and the proxies on the way that the stream lives."""
     grace: float = 30.0
     """How long a foreground response goes on without a client, so that a lost connection can come back."""
+    silence: float = 1.0
+    """Silence of the bus after which a stream looks into the log, and whether its client is there still."""
     patience: float = PATIENCE
     """How long a log that cannot be reached is waited for before a stream is cut."""
     idempotency: float = 24 * 3600.0

@@ -65,6 +65,7 @@ class ResponseRoutes:
         self._reader = runtime.reader
         self._bus = runtime.bus
         self._limits = limits
+        self._follow = partial(follow, silence=limits.silence, patience=limits.patience)
         self._seal = seal
         self._presence = presence
         self._now = now
@@ -124,8 +125,7 @@ class ResponseRoutes:
                 await self._runtime.create(command)
             replay = ResponseReplay(self._reader, command.id)
             call.relieve = replay.relieve
-            patience = self._limits.patience
-            async with aclosing(follow(replay, live, fresh=True, patience=patience)) as batches:
+            async with aclosing(self._follow(replay, live, fresh=True)) as batches:
                 if asked.stream:
                     await send_events(call, batches, departure, self._limits.keep_alive)
                 else:
@@ -199,8 +199,7 @@ class ResponseRoutes:
         ):
             replay = ResponseReplay(self._reader, response_id)
             call.relieve = replay.relieve
-            patience = self._limits.patience
-            async with aclosing(follow(replay, live, after, patience=patience)) as batches:
+            async with aclosing(self._follow(replay, live, after)) as batches:
                 shown = without_obfuscation(batches) if plain else batches
                 await send_events(call, shown, departure, self._limits.keep_alive)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from actors.client import RuntimeClient
@@ -106,6 +106,8 @@ class LocalFactory:
         self.hosts: dict[str, LocalHost] = {}
         self.started: list[HostSpec] = []
         self.left: list[HostSpec] = []
+        self.sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        """How responses wait, as between two tries of a call."""
 
     async def start(self, spec: HostSpec) -> LocalHost:
         """See `HostFactory`."""
@@ -115,7 +117,7 @@ class LocalFactory:
             bus=cluster.bus,
             open_model=cluster.open_model,
             now=time.time,
-            sleep=asyncio.sleep,
+            sleep=lambda seconds: self.sleep(seconds),
             host=ActorIdentity(host=spec.name, actor=spec.actor, node="local", pid=len(self.started)),
             seal=Seal(cluster.config.secret_key),
         )

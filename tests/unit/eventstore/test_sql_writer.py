@@ -22,6 +22,7 @@ from eventstore.errors import (
     WrongExpectedVersion,
 )
 from eventstore.events import ERASED, NO_STREAM, Append, Claim, Document, NewEvent, NewStream, Recorded, Unit
+from eventstore.sql import remote_writer, sqlite_commit
 from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.reader import SqliteLogReader
 from eventstore.sql.remote_writer import OwnerHangs, RemoteWriter
@@ -127,9 +128,10 @@ def found_in_files(folder: Path, word: str) -> bool:
 
 
 async def test_erased_words_leave_the_write_ahead_log_once_readers_let_them(
-    store: SqliteEventStore, tmp_path: Path
+    store: SqliteEventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader in the middle of a page keeps the old bytes; the writer does not forget to try again."""
+    monkeypatch.setattr(sqlite_commit, "_TRUNCATE_EVERY_S", 0.1)
     await store.append(created("a", b"Rumpelstilzchen"))
     reader = sqlite3.connect(f"file:{tmp_path}/log.db?mode=ro", uri=True, isolation_level=None)
     reader.execute("BEGIN")
@@ -327,6 +329,7 @@ async def test_a_writer_that_is_stuck_in_the_disk_counts_as_hung(
     owner = await SqliteEventStore.open(tmp_path, may_own=True)
     client = await RemoteWriter.connect(tmp_path, 5.0)
     monkeypatch.setattr(SqliteCommitter, "commit", slow)
+    monkeypatch.setattr(remote_writer, "_TICK_S", 0.1)
     try:
         with pytest.raises(OutcomeUnknown):
             await asyncio.wait_for(client.submit(created("a")), 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -20,6 +21,8 @@ from tests.local_cluster import CONFIG, LocalCluster
 
 SECRET = CONFIG.secret_key
 LOOPBACK = ("127.0.0.1", 50_000)
+SILENCE = 0.1
+"""Seconds until a stream looks around, so that tests of what it sees then need not wait for longer."""
 
 
 class Served:
@@ -57,7 +60,7 @@ async def served(
             catalog or Catalog(),
             secret=SECRET,
             admin_key=admin_key,
-            limits=limits,
+            limits=replace(limits, silence=SILENCE),
         )
         transport = httpx.ASGITransport(app=api, client=LOOPBACK)
         hooks = {"response": [_conforms]}
@@ -154,6 +157,11 @@ class Connection:
                 self.chunks.append(message["body"])
                 self.complete = not message.get("more_body", False)
             self._news.notify_all()
+
+
+async def at_once(seconds: float) -> None:
+    """A sleep for responses whose pauses are not what is tested."""
+    await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], bool]) -> None:

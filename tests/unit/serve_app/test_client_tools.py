@@ -21,7 +21,7 @@ from runtime.model import (
     Usage,
 )
 from tests.unit.actors.kit import Script, ScriptedModel, in_turn, says
-from tests.unit.serve_app.served import Served, events_of, served
+from tests.unit.serve_app.served import Served, at_once, events_of, served
 
 CATALOG = Catalog(models={"scripted": ModelConfig("scripted", SIMULATED_UPSTREAM)})
 CUSTOM = {"type": "custom", "name": "sql", "description": "Run SQL."}
@@ -42,6 +42,7 @@ def calls(*functions: tuple[str, str]) -> list[Sequence[ModelEvent]]:
 async def scripted(script: Script) -> AsyncIterator[tuple[Served, ScriptedModel]]:
     model = ScriptedModel(script)
     async with served(CATALOG, {"scripted": model}) as server:
+        server.cluster.factory.sleep = at_once
         yield server, model
 
 

@@ -17,7 +17,7 @@ from serve_app.asgi import Api
 from serve_app.limits import Limits
 from tests.local_cluster import LocalSupervisor
 from tests.unit.serve_app.keyed import keyed
-from tests.unit.serve_app.served import LOOPBACK, SECRET, Served, served
+from tests.unit.serve_app.served import LOOPBACK, SECRET, Served, at_once, served
 
 STALLED = "simulated?stall_after=0"
 
@@ -73,6 +73,7 @@ async def test_a_repeat_gets_the_same_bytes(server: Served, stream: bool, backgr
 
 
 async def test_a_failed_answer_is_an_answer(server: Served) -> None:
+    server.cluster.factory.sleep = at_once
     first = await ask(server, model="simulated?fail=server_error")
     assert first.json()["status"] == "failed"
     again = await ask(server, model="simulated?fail=server_error")

@@ -8,6 +8,8 @@ import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from eventstore.events import NO_STREAM, Append, NewStream, Unit
 from eventstore.ports import EventStore
 from runtime.response import events as e
@@ -15,6 +17,7 @@ from runtime.response.codec import SCHEMA, encode
 from runtime.response.decider import decide
 from runtime.response.replay import ResponseReplay
 from runtime.response.state import INITIAL, fold
+from serve_app import open_calls
 from serve_app.limits import Limits
 from tests.running import ACTIVATE, FINISH, RESPONSE_ID, USAGE, begin, create
 from tests.unit.serve_app.served import LOOPBACK, events_of, served, until
@@ -78,8 +81,12 @@ SCOPE = {
 }
 
 
-async def test_who_takes_nothing_of_a_long_answer_costs_little_and_may_go_on() -> None:
+async def test_who_takes_nothing_of_a_long_answer_costs_little_and_may_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Not what it took already, neither as words nor as frames; and it misses nothing for that."""
+    monkeypatch.setattr(open_calls, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(open_calls, "RELIEF_SECONDS", 0.2)
     async with served(limits=Limits(stall=3600)) as server:
         await record_long_answer(server.cluster.store)
         clients = [Client() for _ in range(CLIENTS)]
