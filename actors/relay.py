@@ -117,6 +117,11 @@ def relay_warnings(relay: Relay, connection: NatsConnection) -> list[str]:
         warnings.append(f"the public subjects wait: {relay.problem}{remedy}")
     if relay.lag_seconds > LATE_SECONDS:
         warnings.append(f"the public subjects are {relay.lag} positions, {relay.lag_seconds:.0f} s, late")
+    if damaged := len(relay.damaged):
+        warnings.append(
+            f"streams of which nothing is published any more, because they were damaged: {damaged}; "
+            "`rayspond audit verify` names them"
+        )
     if (old := connection.old_server) is not None:
         warnings.append(old)
     return warnings

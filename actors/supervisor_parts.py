@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from actors.background import end
 from actors.config import ClusterConfig
 from actors.quotas import Ledger
 from actors.ray_hosts import RayHostFactory
@@ -73,8 +74,7 @@ class SupervisorParts:
 
     async def close(self) -> None:
         """End the hosts, then the relay, its cursor saved."""
-        self._relaying.cancel()
-        await asyncio.gather(self._relaying, return_exceptions=True)
+        await end(self._relaying)
         await self.supervisor.close()
         await self._bus.aclose()
         await self._store.aclose()
@@ -103,6 +103,7 @@ def _count(connection: NatsConnection, relay: Relay) -> None:
     METER.read("relay_lag_positions", "Positions of the log that are not public yet.", lambda: relay.lag)
     METER.read("relay_lag_seconds", "Age of the oldest of them.", lambda: relay.lag_seconds)
     METER.read("relay_hindered", "1 while something keeps the relay waiting.", lambda: not relay.healthy)
+    METER.read("relay_damaged_streams", "Damaged streams, left unpublished.", lambda: len(relay.damaged))
     METER.read("capture_lag_positions", "Positions that JetStream lacks.", lambda: relay.capture_lag)
     count_bus(connection)
 

@@ -1,7 +1,8 @@
 """The relay: everything that was committed, published for subscribers in the order of the log.
 
 It follows the live bus and heals from the log.  It may lag but never skips a position; after a crash it goes
-on from its cursor, so subscribers see every event at least once, repeats under the same id.
+on from its cursor, so subscribers see every event at least once, repeats under the same id.  Only what was
+damaged is left out, and named: it would keep the others waiting for ever.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
+from eventstore.damaged import Damaged
 from eventstore.errors import EventStoreError, StoreUnavailable
 from eventstore.events import Batch, Record
 from eventstore.nats_subjects import UnsafeToken
@@ -86,6 +88,7 @@ class Relay:
     ) -> None:
         self._store, self._live, self._public = store, live, public
         self._render, self._compose = render, compose
+        self.damaged = Damaged(store)
         self._name = name
         self._incarnation = ""
         self._position = 0
@@ -258,31 +261,39 @@ class Relay:
 
     async def _heal(self) -> None:
         """Publish a page of the log; batches that were heard need not be rendered."""
-        records = await self._store.read_all(self._position, self._page)
-        self._behind = len(records) == self._page
-        self._page = next_page(self._page, sum(payload_size(record.payload) for record in records), PAGE)
-        if records:
-            self._note(records[-1].position)
-        for record in records:
-            batch = self._held.get(record.position) if record.payload is not None else None
-            if batch is None and (batch := await self._rendered(record)) is not None:
-                self._keep(batch)  # Should publishing fail, it need not be rendered again.
-            await self._add(record.position, batch)
+        page, self._behind = await self.damaged.page(self._position, self._page)
+        size = sum(payload_size(record.payload) for _, record in page if record is not None)
+        self._page = next_page(self._page, size, PAGE)
+        if page:
+            self._note(page[-1][0])
+        for position, record in page:
+            await self._add(position, None if record is None else await self._batch_of(record))
         await self._send()
         self._doubted = False
         self._unhindered()
         # A hole that the log cannot fill yet is looked at less and less often.
-        if not records:
+        if not page:
             self._hole_patience = min(2 * self._hole_patience, SILENCE_SECONDS)
         self._missing_since = None
         self._look_for_a_hole()
 
+    async def _batch_of(self, record: Record) -> Batch | None:
+        """What the record showed, heard or rendered; None where that is nothing."""
+        batch = self._held.get(record.position) if record.payload is not None else None
+        if batch is None and (batch := await self._rendered(record)) is not None:
+            self._keep(batch)  # Should publishing fail, it need not be rendered again.
+        return batch
+
     async def _rendered(self, record: Record) -> Batch | None:
+        if record.stream in self.damaged:
+            return None
         try:
             return await self._render(record)
         except StoreUnavailable:
             raise
         except Exception as error:
+            if await self.damaged.explains(record):
+                return None
             raise Unrenderable(record.position, _text(error)) from error
 
     # One window of messages, and where publishing it leads.

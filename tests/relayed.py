@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from eventstore.errors import StreamNotFound
 from eventstore.events import ERASED, NO_STREAM, Append, Batch, NewEvent, NewStream, Record, Unit
 from eventstore.memory import MemoryEventStore
+from eventstore.ports import LogReader
 
 
 def plain(stream: str, number: int) -> bytes:
@@ -57,7 +58,7 @@ class Shown:
 class StreamReplay:
     """`Replay` of a stream whose frames are its events."""
 
-    def __init__(self, store: MemoryEventStore, stream: str) -> None:
+    def __init__(self, store: LogReader, stream: str) -> None:
         self.store, self.stream = store, stream
 
     async def read(self, after: int) -> AsyncGenerator[Batch, None]:
