@@ -106,7 +106,9 @@ class _Round:
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001  # Whatever it is, the streams behind it have their turn.
-            self._left(head, error)
+            # What is erased while it is read does not fit its salts.
+            if await self.store.head(head.stream) == head:
+                self._left(head, error)
             return
         if prepared is None:
             return

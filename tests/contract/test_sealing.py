@@ -305,3 +305,23 @@ async def test_one_that_moved_or_cannot_be_sealed_keeps_nobody_from_it(
     assert (sealed.streams, sealed.records) == (1, 3)
     assert [finding.stream for finding in sealed.findings] == ["r2"]
     assert [head.stream for head in await store.heads(category=NEW.category, sealed=True)] == ["r3"]
+
+
+async def test_what_is_erased_while_it_is_read_is_no_finding(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sealed the next time."""
+    head = await grown(store, "r1", 3)
+    salts, asked = store.salts, 0
+
+    async def erased_before(stream: str) -> Sequence[tuple[int, bytes]]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:  # First it is verified.
+            await store.append(unit(erase("r1", 2)))
+        return await salts(stream)
+
+    monkeypatch.setattr(store, "salts", erased_before)
+    sealed = await seal(store, [head], "the test", "")
+    assert (sealed.streams, sealed.findings, asked) == (0, [], 2)
+    assert (await seal(store, [await stands(store, "r1")], "the test", "")).streams == 1

@@ -6,16 +6,18 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from actors.host import CLIENT_GONE
+from eventstore.block import unpack
 from eventstore.events import ERASED, Head, Record
 from eventstore.verify import audit
-from runtime.conversation.state import is_conversation_id
 from runtime.response import events as e
 from runtime.response import recorder
 from runtime.response.aggregate import ENDINGS
 from runtime.response.codec import decode
+from runtime.response.items import is_response_id
 from runtime.response.state import INITIAL, ResponseState
 from runtime.response.wire import data_of
 from tests.simulator.clients import Client, Seen, problems_of
@@ -35,7 +37,7 @@ async def judge(world: World, clients: Sequence[Client]) -> list[str]:
     seen = {one.id: one for client in clients for one in client.seen}
     problems += judge_conversations(world.database.records)
     for stream, records in world.database.records.items():
-        if is_conversation_id(stream):
+        if not is_response_id(stream):
             continue
         head = log._streams[stream].head
         problems += [f"{stream}: {problem}" for problem in _Stream(world, head, records).judge(seen[stream])]
@@ -83,6 +85,7 @@ class _Stream:
     def judge(self, seen: Seen) -> list[str]:
         self._fold()
         self._judge_log()
+        self._judge_kept()
         shown = [json.loads(data_of(frame)) for frame in self.frames]
         self._judge_shown(shown)
         self._judge_words(shown, seen)
@@ -118,6 +121,20 @@ class _Stream:
         erased = any(ERASED in record.types for record in self.records)
         status = "erased" if erased else self.state.status.value
         self._expect(head.state == status, f"its head says {head.state}, its events {status}")
+
+    def _judge_kept(self) -> None:
+        """The log holds what was appended, but for words that were erased; and so do its blocks."""
+        kept = self.world.database.log._streams[self.head.stream]
+        appended = [
+            replace(record, payload=None)
+            if self.head.state == "erased" and ERASED not in record.types
+            else record
+            for record in self.records
+        ]
+        self._expect(kept.records == appended, "the log does not hold what was appended")
+        unpacked = [record for block in kept.blocks for record in unpack(block, kept.salts[-1][1])]
+        self._expect(unpacked == appended[: len(unpacked)], "its blocks do not hold what was appended")
+        self._expect(self.head.sealed is bool(unpacked), f"its head says sealed: {self.head.sealed}")
 
     def _judge_shown(self, shown: Sequence[dict[str, Any]]) -> None:
         numbers = [event["sequence_number"] for event in shown]
@@ -167,7 +184,8 @@ class _Stream:
         provider = self.world.provider
         activations = {record.epoch for record in self.records}
         again = sum(isinstance(event, e.ModelCallFailed | e.ToolFinished) for event in self.events)
-        most = self.head.epoch + len(activations) + provider.failed[self.head.stream] + again
+        taken = self.head.epoch - self.head.sealed  # Sealing raises it, too.
+        most = taken + len(activations) + provider.failed[self.head.stream] + again
         calls = provider.calls[self.head.stream]
         self._expect(calls <= most, f"{calls} calls were made, at most {most} were needed")
 

@@ -10,6 +10,7 @@ SEEDS = 1000
 AT_A_TIME = 25
 KEPT = {
     63: "an idle exclusive host kept the place that a queued dedicated response needed",
+    206: "a response that was erased while it was read for sealing was taken for damaged",
     453: "a response was cancelled between its taking over and its running, which was taken for a mistake",
 }
 """Seeds that once failed, and why.
@@ -46,6 +47,7 @@ def test_things_do_go_wrong_and_responses_are_made_all_the_same() -> None:
     outcomes = [simulate(seed) for seed in range(20)]
     assert len({outcome.digest for outcome in outcomes}) == len(outcomes)
     assert sum(outcome.responses for outcome in outcomes) > 3 * len(outcomes)
+    assert sum(outcome.sealed for outcome in outcomes) > len(outcomes)
     traces = "\n".join(line for outcome in outcomes for line in outcome.trace)
     for blow in (
         "is killed",
