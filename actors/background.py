@@ -9,6 +9,21 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+AGAIN_SECONDS = 1.0
+"""After which a task that was cancelled and goes on is cancelled again."""
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks until they are over.
+
+    More than once: `wait_for` of Python 3.11, which Ray and nats-py wait by, too, can swallow a cancellation.
+    """
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=AGAIN_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
 
 class Background:
     """Tasks of one owner.  Held here, because a task that nobody refers to may vanish."""
@@ -34,9 +49,7 @@ class Background:
 
     async def aclose(self) -> None:
         """End everything that runs."""
-        tasks = list(self._tasks)
-        self.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._tasks)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
 
+from actors.background import end
 from actors.config import ClusterConfig
 from actors.hosts import HostDied, SupervisorHandle
 from actors.listener import Listener
@@ -75,8 +76,7 @@ class RuntimeClient:
     async def aclose(self) -> None:
         """Stop watching."""
         if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+            await end(self._watching)
 
     async def create(self, command: Create) -> None:
         """Create a response.  Returns once its first event is committed.

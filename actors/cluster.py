@@ -22,6 +22,8 @@ PATIENCE = 5.0
 """Seconds an answer may take beyond what was asked."""
 START_TIMEOUT = 60.0
 """Seconds the first hosts, or a fresh one, may take to start."""
+_HEAD = "node:__internal_head__"
+"""The resource that Ray gives the node of its head."""
 CALLS_MAX = 10_000
 """Open calls at the supervisor: one long poll a replica, and placements."""
 
@@ -39,6 +41,9 @@ class RaySupervisor:
                 lifetime="detached",
                 get_if_exists=True,
                 num_cpus=0,
+                # Beside Ray's head, which nothing outlives: then no other node's death takes it along, and
+                # those that the node ran are missed at once.
+                resources={_HEAD: 0.001},
                 max_restarts=-1,
                 max_concurrency=CALLS_MAX,
             )

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.config import NAMESPACE, ClusterConfig
 from actors.hosts import HostDied, HostSpec, HostUnreachable
@@ -170,11 +171,14 @@ class RayHostFactory:
         self._known: set[str] = set()
         """Ray actors that this process started or found, by name."""
         self._missed: Counter[str] = Counter()
+        self._used: set[str] = set()
+        """Nodes that were given a host."""
 
     async def start(self, spec: HostSpec) -> RayHost:
         """See `HostFactory`."""
         self._known.add(spec.actor)
-        options = {"num_cpus": 0, **spec.options}
+        apart = await self._apart() if spec.isolation == "shared" else {}
+        options = {"num_cpus": 0, **apart, **spec.options}
         try:
             # Ray adds `remote` to methods at run time; no type checker sees it.
             actor: Any = (
@@ -203,6 +207,19 @@ class RayHostFactory:
             raise
         return _watched(actor, info)
 
+    async def _apart(self) -> dict[str, Any]:
+        """Ray's option for a node that never had a host, so that no node takes all hosts along when it dies.
+
+        Where each has had one Ray chooses: the emptiest may be so because it has just died.  (Softly asked
+        for, Ray passes over the very node, if what is to run there needs nothing of it.)
+        """
+        nodes = {node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]}
+        fresh = min(nodes - self._used, default=None)
+        if fresh is None:
+            return {}
+        self._used.add(fresh)
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(fresh, soft=False)}
+
     async def found(self) -> Sequence[tuple[HostSpec, RayHost, HostInfo]]:
         """See `HostFactory`."""
         names = {name for name in ray.util.list_named_actors() if name.startswith(("host-", "response:"))}
@@ -226,6 +243,7 @@ class RayHostFactory:
                 ray.kill(actor, no_restart=True)
             return None
         self._known.add(name)
+        self._used.add(info.node)
         return HostSpec(info.name, info.isolation, info.slots, {}), _watched(actor, info), info
 
 
