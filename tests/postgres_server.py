@@ -17,12 +17,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 from eventstore.sql.postgres_migrate import migrate_postgres
 from serve_app.launch.ports import free_port
@@ -92,6 +94,21 @@ class PostgresServer:
         """End it and start it again, on the same port."""
         self.stop(number)
         self.start()
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """All its processes stand still meanwhile (SIGSTOP); connections stay open."""
+        assert self.process is not None
+        server = psutil.Process(self.process.pid)
+        processes = [server, *server.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def remove(self) -> None:
         """End it and leave nothing behind."""

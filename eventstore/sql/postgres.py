@@ -60,6 +60,8 @@ class PostgresEventStore(PostgresLogReader):
         self._closed = False
         self._reached: datetime | None = None
         """By the server's clock, when it was reached for the first time, or again after it was away."""
+        self._stalls = 0
+        """How often it had stood still by then."""
         self._leases = BlockingLeases(self._database)
 
     async def append(self, unit: Unit) -> Sequence[Recorded]:
@@ -104,10 +106,13 @@ class PostgresEventStore(PostgresLogReader):
     async def expired(self) -> Sequence[str]:
         """See `EventStore`.
 
-        Whoever could not renew while the database was away gets a whole new term once it is back.
+        Whoever could not renew while the database was away, or stood still, gets a whole new term afterwards.
         """
         since = await self._reach()
-        return sorted(holder for (holder,) in await self._ask(_EXPIRED, self._clock(), since))
+        rows = await self._ask(_EXPIRED, self._clock(), since)
+        if self._stalls != self._database.stalls:
+            return []  # It has just gone on: who is to renew has not been heard yet.
+        return sorted(holder for (holder,) in rows)
 
     async def save_cursor(self, name: str, position: int) -> None:
         """See `EventStore`."""
@@ -137,7 +142,8 @@ class PostgresEventStore(PostgresLogReader):
 
     async def _reach(self) -> datetime:
         reached = self._reached
-        if reached is None:
+        if reached is None or self._stalls != self._database.stalls:
+            self._stalls = self._database.stalls
             ((reached,),) = await self._ask(f"SELECT {_NOW}", self._clock())
             self._reached = reached
         return reached

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -67,6 +68,8 @@ class PostgresDatabase:
     def __init__(self, url: str) -> None:
         self._url = url
         self._closed = False
+        self.stalls = 0
+        """Statements answered later than the server lets any run: it, or this process, stood still."""
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             # The driver reads the URL itself, so that it means what it means to Postgres' own programs.
@@ -127,6 +130,7 @@ class PostgresDatabase:
         self, pooled: AsyncConnection, query: str, parameters: Sequence[object], writes: bool
     ) -> Sequence[Sequence[Any]]:
         driver = await self._living(pooled)
+        asked = time.monotonic()
         try:
             rows: Sequence[Sequence[Any]] = await driver.fetch(query, *parameters)
         except LOST as error:
@@ -136,6 +140,8 @@ class PostgresDatabase:
             if writes:
                 raise self.commit_error(error) from error
             raise
+        if time.monotonic() - asked > PAGE_S:
+            self.stalls += 1
         return rows
 
     async def _living(self, pooled: AsyncConnection) -> asyncpg.Connection:

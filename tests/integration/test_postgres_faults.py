@@ -134,6 +134,21 @@ async def test_hosts_do_not_die_of_a_server_that_was_away(
     await eventually(store.expired)
 
 
+async def test_hosts_do_not_die_of_a_server_that_stood_still(
+    own_server: PostgresServer, store: PostgresEventStore
+) -> None:
+    """All connections held, so nothing failed; what was asked meanwhile is answered when it goes on."""
+    await store.append(unit(create("a", new=NewStream("c", "p", "s", owner="h1"))))
+    await store.renew("h1", 1.0)
+    assert await store.expired() == []
+    with own_server.halted():
+        asked = asyncio.create_task(store.expired())
+        await asyncio.sleep(2.0)  # More than the whole of the term, while nobody could renew.
+    assert await asked == []
+    assert await store.expired() == []
+    await eventually(store.expired)
+
+
 class Proxy:
     """Stands between a store and its server, and can keep an answer to itself."""
 
