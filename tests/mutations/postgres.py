@@ -101,4 +101,11 @@ POSTGRES: Final = (
         "coalesce(l.renewed_at, $2)",
         (f"{_FAULTS}::test_hosts_do_not_die_of_a_server_that_was_away",),
     ),
+    Mutation(
+        "leases stretch while the server stands still (Postgres)",
+        CONNECTION,
+        "if time.monotonic() - asked > PAGE_S:",
+        "if False:",
+        (f"{_FAULTS}::test_hosts_do_not_die_of_a_server_that_stood_still",),
+    ),
 )

@@ -302,6 +302,13 @@ _TABLE: Final = (
         "            await self._store.save_cursor(self._name, self._newest)\n",
         _RELAY,
     ),
+    Mutation(
+        "what was damaged keeps nobody else waiting",
+        "eventstore/relay.py",
+        "            if await self.damaged.explains(record):\n",
+        "            if False:\n",
+        ("tests/unit/eventstore/test_relay_damaged.py",),
+    ),
     # One end, and an answer that reads as one.
     Mutation(
         "whoever ends it first wins",
