@@ -103,7 +103,8 @@ class Chaos:
         self._instance: Instance | None = None
         self._database = PostgresServer() if postgres else None
         self._upstream = Upstream(folder / "upstream.log")
-        self._environment = {"CHAOS_KEY": KEY}
+        # What ends is sealed at once, beside whatever happens.
+        self._environment = {"CHAOS_KEY": KEY, "RAYSPOND_SEAL_AFTER_S": "0"}
 
     async def run(self, seconds: float, names: Sequence[str]) -> Report:
         """Let faults of these names happen for so long; what was heard and found, when all is quiet."""

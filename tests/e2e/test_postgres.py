@@ -5,6 +5,7 @@ The tests that are imported here run once more, on this module's server.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import openai
 import pytest
 
 from tests.e2e.conftest import connect
-from tests.e2e.log import findings
+from tests.e2e.log import findings, records
+from tests.e2e.parts import HOST, named
 from tests.e2e.test_bad_input import post, test_an_id_that_is_none_is_not_found
 from tests.e2e.test_conversations import test_the_life_of_a_conversation
 from tests.e2e.test_faults import (
@@ -69,6 +71,7 @@ __all__ = [
 ]
 
 PASSWORD = "sk-database-secret"
+HALTED_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +96,15 @@ def instance(
     base_environment: dict[str, str],
     database: PostgresServer,
 ) -> Iterator[Instance]:
-    """A running instance on Postgres; afterwards its log is whole, and no file shows the password."""
+    """A running instance on Postgres that seals what ends at once; no file of it shows the password."""
     directory = tmp_path_factory.mktemp("postgres")
     models = upstream.models(directory / "models.yaml")
-    url = log_url(database, "served")
-    running = Instance(
-        directory / "data", "--config", str(models), app=None, **base_environment, RAYSPOND_LOG_URL=url
-    )
+    environment = {
+        **base_environment,
+        "RAYSPOND_LOG_URL": log_url(database, "served"),
+        "RAYSPOND_SEAL_AFTER_S": "0",
+    }
+    running = Instance(directory / "data", "--config", str(models), app=None, **environment)
     try:
         yield running.wait_ready()
         running.stop()
@@ -145,6 +150,20 @@ async def test_open_streams_survive_a_restart_of_the_database(
         assert await replayed(http, id_of(one.payloads[0])) == one.payloads
 
 
+async def test_open_streams_survive_a_database_that_stands_still(
+    instance: Instance, http: httpx.AsyncClient, database: PostgresServer
+) -> None:
+    """SIGSTOP for all its processes, longer than any lease: nobody dies of it, and nothing is said twice."""
+    hosts = named(instance, HOST)
+    listeners = await listening(http, "repeats", STREAMS, 10)
+    with database.halted():
+        await asyncio.sleep(HALTED_S)
+    assert await finished(listeners) == [TEXT] * STREAMS
+    assert named(instance, HOST) == hosts
+    for one in listeners[:3]:
+        assert await replayed(http, id_of(one.payloads[0])) == one.payloads
+
+
 async def test_a_database_that_is_away_is_said_to_be(
     instance: Instance, http: httpx.AsyncClient, database: PostgresServer
 ) -> None:
@@ -174,6 +193,7 @@ def _well(instance: Instance) -> bool:
 
 async def test_the_log_is_whole_and_the_doctor_says_so(instance: Instance) -> None:
     url = instance.runtime["log_url"]
+    assert any("$sealed" in record.types for record in await records(url)), "nothing was sealed meanwhile"
     assert await findings(url) == []
     said = rayspond("doctor", "--data-dir", str(instance.data_dir), environment={"RAYSPOND_LOG_URL": url})
     assert "holds a log of this version" in said.stdout
