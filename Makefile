@@ -4,6 +4,8 @@ BIN := .venv/bin
 ARGS ?=
 FAST := tests/unit tests/contract tests/property tests/golden
 SEEDS ?= 1000:11000
+# Two more than there are processors: many tests wait, and each further process takes seconds to begin.
+WORKERS := $(shell expr $$(nproc) + 2)
 
 .PHONY: serve test test-fast test-all check bench guard lock clean help
 
@@ -21,11 +23,11 @@ serve: .venv/ready ## Set up and run everything; Ctrl-C ends it.
 	@exec $(BIN)/rayspond serve $(ARGS)
 
 test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HTTP.
-	@$(BIN)/python -m pytest -q -n auto --dist worksteal $(FAST) tests/fuzz tests/simulator $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(FAST) tests/fuzz tests/simulator $(ARGS)
 	@$(BIN)/python -m pytest -q tests/integration tests/e2e tests/chaos $(ARGS)
 
 test-fast: .venv/ready ## Without Ray and what is thorough, with fewer examples: under a minute.
-	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not thorough" --hypothesis-profile fast $(FAST) $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not thorough" --hypothesis-profile fast $(FAST) $(ARGS)
 
 test-all: test ## All tests, faults by chance, many seeds of the simulator, and every mechanism removed once.
 	@$(BIN)/python -m tests.chaos.driver --seconds 300

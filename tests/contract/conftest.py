@@ -18,10 +18,14 @@ def clock() -> Clock:
     return Clock()
 
 
-# A database for each test takes long: the fast tests meet Postgres in tests/property/test_store_machine.py.
+FAST = ("memory", "sqlite")
+"""A database, or a socket beside it, for each test takes long: the fast tests meet the other adapters in
+tests/property/test_store_machine.py."""
+
+
 @pytest.fixture(
     params=[
-        pytest.param(adapter, id=name, marks=[pytest.mark.thorough] if name == "postgres" else [])
+        pytest.param(adapter, id=name, marks=[] if name in FAST else [pytest.mark.thorough])
         for name, adapter in STORES.items()
     ]
 )

@@ -239,7 +239,9 @@ def calling(vary: bool) -> Script:
 
 
 @pytest.mark.parametrize("vary", [False, pytest.param(True, marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("resume", ["repeat", "prompt", "prefix"])
+@pytest.mark.parametrize(
+    "resume", ["prompt", *(pytest.param(other, marks=pytest.mark.thorough) for other in ("repeat", "prefix"))]
+)
 def test_half_a_function_call_never_reaches_a_client_as_a_whole_one(resume: str, vary: bool) -> None:
     """Whatever is interrupted: a call that is shown completed is whole, and said once."""
 

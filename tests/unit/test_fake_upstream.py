@@ -39,7 +39,7 @@ async def test_an_interrupted_answer_can_go_on() -> None:
             assert whole[:said] + (chat.choices[0].message.content or "") == whole
 
 
-@pytest.mark.parametrize("chars", [0, 1, 3])
+@pytest.mark.parametrize("chars", [0, *(pytest.param(chars, marks=pytest.mark.thorough) for chars in (1, 3))])
 async def test_an_answer_that_every_call_words_differently_goes_on_word_by_word(chars: int) -> None:
     """At every character: the word in the middle is ended as it began, the others are this call's."""
     script = f"unique=1&goes_on=1&continues=vllm&deltas=4&chars={chars}"
