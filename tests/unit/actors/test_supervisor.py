@@ -28,6 +28,13 @@ from tests.local_cluster import CONFIG, LocalCluster
 WAIT = 20.0
 
 
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room, and work that waits for it, are found soon."""
+    monkeypatch.setattr("actors.supervisor.INFO_INTERVAL", 0.02)
+    monkeypatch.setattr("actors.supervisor.REHOME_INTERVAL", 0.05)
+
+
 @pytest.fixture
 async def cluster() -> AsyncIterator[LocalCluster]:
     """Two shared hosts of eight slots."""
