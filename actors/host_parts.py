@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
+from actors.collector import spare_what_stays
 from actors.config import ClusterConfig
 from actors.host import ActorHost
 from actors.hosts import HostSpec
@@ -72,6 +73,7 @@ class HostParts:
         await asyncio.to_thread(lease.start)
         METER.read("responses_running", "Responses that run on this host.", lambda: host.info().running)
         METER.read("slots", "Responses that it can run at a time.", lambda: spec.slots)
+        spare_what_stays()
         return cls(host, lease)
 
     async def _reclaim(self) -> None:

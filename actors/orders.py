@@ -106,6 +106,8 @@ class HostInfo:
     slots: int
     node: str
     pid: int
+    address: str = ""
+    """Where it takes orders from its own node (`actors.local_orders`)."""
     running: int = 0
     guests: int = 0
     """Those of them that take no slot."""

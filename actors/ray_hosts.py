@@ -14,6 +14,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.config import NAMESPACE, ClusterConfig
 from actors.hosts import HostDied, HostSpec, HostUnreachable
+from actors.local_orders import LocalLines, LocalOrders
 from actors.orders import HostInfo, Order, Running
 from eventstore.meter import Figures
 from eventstore.sql.owner_lock import ProcessIdentity
@@ -47,6 +49,7 @@ class HostProcess:
         self._spec = spec
         self._config = config
         self._parts: Any = None
+        self._orders: LocalOrders | None = None
 
     async def start(self) -> HostInfo:
         """Open everything and begin to renew the lease."""
@@ -54,6 +57,8 @@ class HostProcess:
         from actors.host_parts import HostParts
 
         self._parts = await HostParts.open(self._spec, self._config, ray.get_runtime_context().get_node_id())
+        self._orders = LocalOrders(self._parts.host.obey)
+        await self._orders.open()
         return self._info()
 
     async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
@@ -76,27 +81,35 @@ class HostProcess:
 
     def _info(self) -> HostInfo:
         info: HostInfo = self._parts.host.info()
-        return info
+        return replace(info, address=self._orders.address if self._orders else "")
+
+
+_LINES = LocalLines()
+"""Those of this process, whatever handles of a host it holds."""
 
 
 class RayHost:
     """`HostHandle` over a Ray actor handle.  Picklable; evidence of death only on the host's own node."""
 
-    def __init__(self, actor: Any, name: str, pid: int, node: str) -> None:
-        self.actor, self.name, self.pid, self.node = actor, name, pid, node
+    def __init__(self, actor: Any, name: str, pid: int, node: str, address: str) -> None:
+        self.actor, self.name, self.pid, self.node, self._address = actor, name, pid, node, address
         self._pidfd: int | None = None
         self._process: ProcessIdentity | None = None
         self._halted_at: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A file descriptor does not travel."""
-        return (RayHost, (self.actor, self.name, self.pid, self.node))
+        return (RayHost, (self.actor, self.name, self.pid, self.node, self._address))
 
     def __repr__(self) -> str:
         return f"<host {self.name} pid {self.pid}>"
 
     async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
         """See `HostHandle`."""
+        if self._is_here():
+            line = await _LINES.to(self._address)
+            if line is not None:
+                return await line.obey(orders)
         outcomes: list[Exception | None] = await self._call(self.actor.obey, list(orders))
         return outcomes
 
@@ -125,7 +138,7 @@ class RayHost:
 
     def watch(self) -> None:
         """Hold the process by a descriptor that tells of its end and cannot mean another process later."""
-        if self.node == ray.get_runtime_context().get_node_id():
+        if self._is_here():
             try:
                 self._pidfd = os.pidfd_open(self.pid)
             except ProcessLookupError:
@@ -141,6 +154,9 @@ class RayHost:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(0)) or self._is_halted()
+
+    def _is_here(self) -> bool:
+        return bool(self.node == ray.get_runtime_context().get_node_id())
 
     def _is_halted(self) -> bool:
         if self._process is None or not self._process.is_stopped:
@@ -248,6 +264,6 @@ class RayHostFactory:
 
 
 def _watched(actor: Any, info: HostInfo) -> RayHost:
-    host = RayHost(actor, info.name, info.pid, info.node)
+    host = RayHost(actor, info.name, info.pid, info.node, info.address)
     host.watch()
     return host

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from actors.background import end
+from actors.collector import spare_what_stays
 from actors.config import ClusterConfig
 from actors.quotas import Ledger
 from actors.ray_hosts import RayHostFactory
@@ -62,6 +63,7 @@ class SupervisorParts:
             raise
         public = NatsPublicBus(bus.connection, _jetstream(config))
         relay = response_relay(store, bus, public, _spends(supervisor.ledger))
+        spare_what_stays()
         return cls(supervisor, store, bus, relay)
 
     def warnings(self) -> list[str]:

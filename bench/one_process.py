@@ -18,6 +18,7 @@ import uvicorn
 import uvloop
 
 from actors.client import RuntimeClient
+from actors.collector import spare_what_stays
 from actors.host_parts import recorded_model
 from actors.supervisor import Supervisor
 from eventstore.memory import MemoryLiveBus
@@ -65,6 +66,7 @@ async def _api(data_dir: Path, upstream_url: str) -> AsyncIterator[Api]:
     store = await SqliteEventStore.open(data_dir, may_own=True)
     try:
         async with OneProcess(store) as process:
+            spare_what_stays()
             api = Api(process.client, catalog, secret=CONFIG.secret_key)
             yield api
             await api.aclose()

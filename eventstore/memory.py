@@ -350,7 +350,7 @@ class MemoryLiveBus:
                 for subscription in self._subscriptions.get(channel, ()):
                     subscription.offer(heard)
 
-    def subscribe(self, channel: str) -> AbstractAsyncContextManager[Subscription]:
+    def subscribe(self, channel: str, *, ahead: bool = False) -> AbstractAsyncContextManager[Subscription]:
         """See `LiveBus`."""
         return self._hear(channel, BufferedSubscription())
 

@@ -72,9 +72,10 @@ class NatsLiveBus:
         limit = min(FRAME_BYTES_MAX, self._connection.max_payload // 2)
         self._connection.publish(subject, *encode(batch, limit))
 
-    def subscribe(self, channel: str) -> AbstractAsyncContextManager[Subscription]:
+    def subscribe(self, channel: str, *, ahead: bool = False) -> AbstractAsyncContextManager[Subscription]:
         """See `LiveBus`.  Raises `UnsafeToken` for a name that cannot be one token of a subject."""
-        return self._hear(SUBJECT_PREFIX + safe_token(channel), BufferedSubscription(BATCHES_MAX, BYTES_MAX))
+        held = BufferedSubscription(BATCHES_MAX, BYTES_MAX)
+        return self._hear(SUBJECT_PREFIX + safe_token(channel), held, ahead=ahead)
 
     def tap(self) -> AbstractAsyncContextManager[Subscription]:
         """Hear all channels: for the relay."""
@@ -85,7 +86,9 @@ class NatsLiveBus:
         await self._connection.aclose()
 
     @asynccontextmanager
-    async def _hear(self, subject: str, held: BufferedSubscription) -> AsyncIterator[Subscription]:
+    async def _hear(
+        self, subject: str, held: BufferedSubscription, *, ahead: bool = False
+    ) -> AsyncIterator[Subscription]:
         def arrived(message: Msg) -> None:
             batch = None if message.headers else decode(message.subject[len(SUBJECT_PREFIX) :], message.data)
             if batch is None:
@@ -97,7 +100,8 @@ class NatsLiveBus:
         self._followers.add(held)
         try:
             # The publisher has another connection: until the server answers, it may overtake this one.
-            await self._connection.flush(SUBSCRIBED_TIMEOUT)
+            if not ahead:
+                await self._connection.flush(SUBSCRIBED_TIMEOUT)
             yield held
         finally:
             self._connection.unsubscribe(hearing)

@@ -178,8 +178,12 @@ class LiveBus(Protocol):
         """Tell followers.  Never blocks, never raises: what was committed is committed."""
         ...
 
-    def subscribe(self, channel: str) -> AbstractAsyncContextManager[Subscription]:
-        """Hear a channel.  Once entered, nothing published later is missed but by the bus's own fault."""
+    def subscribe(self, channel: str, *, ahead: bool = False) -> AbstractAsyncContextManager[Subscription]:
+        """Hear a channel.  Once entered, nothing published later is missed but by the bus's own fault.
+
+        `ahead` says that whatever will be published was not even asked for yet: entering waits for nobody
+        then, and a bus that is slower than whoever is asked loses the first of it.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -19,6 +19,7 @@ from ray.serve.schema import LoggingConfig
 
 from actors.client import RuntimeClient
 from actors.cluster import RaySupervisor
+from actors.collector import spare_what_stays
 from actors.config import ClusterConfig
 from actors.stores import open_reader
 from eventstore.meter import METER
@@ -99,6 +100,7 @@ class Replica:
         METER.read("requests_open", "Requests that are answered now.", lambda: len(self._api.open))
         METER.read("streams_open", "Those of them that are streams.", lambda: self._api.open.streams)
         METER.read("followers", "Who hears of responses over the bus.", lambda: self._bus.followers)
+        spare_what_stays()
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take the models from another text, for responses from now on."""

@@ -171,7 +171,7 @@ class ContextRoutes:
         # Nobody could come back for a summary, so it ends at once where its client leaves.
         async with (
             self._presence.creator(call, command.id, 0.0, background=False) as departure,
-            self._runtime.bus.subscribe(command.id) as live,
+            self._runtime.bus.subscribe(command.id, ahead=True) as live,
         ):
             async with self._quotas.starting(command.project):
                 await self._runtime.create(command)

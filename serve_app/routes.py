@@ -119,8 +119,9 @@ class ResponseRoutes:
                 await self._runtime.create(command)
             await call.answer(await self._responses(call).first_body(command.id))
             return
-        # Subscribed before anything is committed: the first frames are heard, and the log need not be read.
-        async with self._streaming(call, asked.stream), self._bus.subscribe(command.id) as live:
+        # Subscribed before anything is asked for: the first frames are heard, and the log need not be read.
+        hearing = self._bus.subscribe(command.id, ahead=True)
+        async with self._streaming(call, asked.stream), hearing as live:
             async with self._quotas.starting(command.project):
                 await self._runtime.create(command)
             replay = ResponseReplay(self._reader, command.id)

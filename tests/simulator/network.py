@@ -123,7 +123,7 @@ class SimulatedLiveBus:
         """See `LiveBus`."""
         self._ether.send(batch)
 
-    def subscribe(self, channel: str) -> AbstractAsyncContextManager[Subscription]:
+    def subscribe(self, channel: str, *, ahead: bool = False) -> AbstractAsyncContextManager[Subscription]:
         """See `LiveBus`."""
         return self._heard.subscribe(channel)
 
