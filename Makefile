@@ -6,6 +6,8 @@ FAST := tests/unit tests/contract tests/property tests/golden
 SEEDS ?= 1000:11000
 # Two more than there are processors: many tests wait, and each further process takes seconds to begin.
 WORKERS := $(shell expr $$(nproc) + 2)
+# Whatever the environment says, these processes share what one of them has compiled.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 
 .PHONY: serve test test-fast test-all check bench guard lock clean help
 
@@ -23,11 +25,11 @@ serve: .venv/ready ## Set up and run everything; Ctrl-C ends it.
 	@exec $(BIN)/rayspond serve $(ARGS)
 
 test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HTTP.
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(FAST) tests/fuzz tests/simulator $(ARGS)
-	@$(BIN)/python -m pytest -q tests/integration tests/e2e tests/chaos $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --dist worksteal $(FAST) tests/fuzz tests/simulator $(ARGS)
+	@$(PYTEST) tests/integration tests/e2e tests/chaos $(ARGS)
 
 test-fast: .venv/ready ## Without Ray and what is thorough, with fewer examples: under a minute.
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not thorough" --hypothesis-profile fast $(FAST) $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not thorough" --hypothesis-profile fast $(FAST) $(ARGS)
 
 test-all: test ## All tests, faults by chance, many seeds of the simulator, and every mechanism removed once.
 	@$(BIN)/python -m tests.chaos.driver --seconds 300

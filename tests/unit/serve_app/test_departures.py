@@ -14,6 +14,7 @@ from actors import listener
 from actors.attendance import CREATOR, LISTENERS_MAX, Attendance
 from actors.listener import Listener
 from actors.orders import ResumeOrder
+from eventstore.meter import METER
 from runtime.model import ItemOpened, TextDelta
 from serve_app import presence
 from serve_app.limits import Limits
@@ -148,6 +149,22 @@ async def test_a_replica_that_ends_the_connection_itself_has_lost_no_client(
     assert (await server.ended(second))["status"] == "cancelled"
     await asyncio.sleep(0.3)
     assert (await server.client.get(f"/v1/responses/{first}")).json()["status"] == "in_progress"
+
+
+async def test_a_replica_that_ends_tells_nobody_any_more(server: Served, model: ScriptedModel) -> None:
+    """Who left is told for as long as the response runs, and on what is closed nothing can be read."""
+    await left(await begun(server, grace="600"))
+    await get(server, the_id(server)).until(b"Well")
+    await until(lambda: listeners() == 2)
+    await server.api.aclose()
+    assert listeners() == 0
+    assert model.open_calls == 1, "it goes on"
+
+
+def listeners() -> float:
+    """What the figure of that name tells."""
+    [[(_, value)]] = [figure.samples for figure in METER.figures() if figure.name == "listeners"]
+    return value
 
 
 async def test_who_leaves_before_anything_was_committed_leaves_no_response_behind(
