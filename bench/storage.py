@@ -1,6 +1,7 @@
 """What a delta costs on disk: while its response runs, once it is sealed, and round after round.
 
-`python -m bench.storage [--responses 200] [--rounds 6]`; Postgres comes from the development dependencies.
+`python -m bench.storage [--responses 200] [--rounds 6] [--per-commit 4]`; Postgres comes from the development
+dependencies.
 """
 
 from __future__ import annotations
@@ -73,21 +74,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.storage", description=__doc__)
     parser.add_argument("--responses", type=int, default=200, help="of a measurement (default: 200)")
     parser.add_argument("--rounds", type=int, default=6, help="of create, seal and erase (default: 6)")
+    parser.add_argument("--per-commit", type=int, action="append", help="deltas of one (default: 1, 4, 20)")
     options = parser.parse_args()
     database = PostgresServer()
     try:
         database.start()
-        asyncio.run(_measure(database, options.responses, options.rounds))
+        asyncio.run(_measure(database, options.responses, options.rounds, options.per_commit or PER_RECORD))
     finally:
         database.remove()
 
 
-async def _measure(database: PostgresServer, responses: int, rounds: int) -> None:
+async def _measure(database: PostgresServer, responses: int, rounds: int, per_commit: Sequence[int]) -> None:
     model = await _model()
     print("| bytes a delta | while running | ended | sealed | sealing, us a delta |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="rsb-") as folder:
-        for per_record in PER_RECORD:
+        for per_record in per_commit:
             for name in ("SQLite", "Postgres"):
                 place = f"{name}_{per_record}".lower()
                 store, size = await _open(name, Path(folder) / place, database, place, whole=True)
@@ -95,7 +97,7 @@ async def _measure(database: PostgresServer, responses: int, rounds: int) -> Non
                 print(f"| {name}, {per_record} in a commit | {row.running:.0f} | {row.ended:.0f} |"
                       f" {row.sealed:.1f} | {row.seal_us:.0f} |", flush=True)  # fmt: skip
                 await store.aclose()
-        for name in ("SQLite", "Postgres"):
+        for name in ("SQLite", "Postgres") if rounds else ():
             place = f"{name}_loop".lower()
             store, size = await _open(name, Path(folder) / place, database, place, whole=False)
             heads: list[Head] = []

@@ -40,7 +40,9 @@ WHERE r.stream_id = (SELECT id FROM streams WHERE name = :stream) AND r.first_ve
     (SELECT max(first_version) FROM records
      WHERE stream_id = (SELECT id FROM streams WHERE name = :stream) AND first_version <= :next), 0)
 ORDER BY r.first_version LIMIT :limit"""
-_READ_ALL: Final = f"{_RECORD} WHERE r.position > :after ORDER BY r.position LIMIT :limit"
+# Said of payloads, too: Postgres merges both by position, and would begin with the log's first payload.
+_READ_ALL: Final = f"""{_RECORD} AND p.position > :after
+WHERE r.position > :after ORDER BY r.position LIMIT :limit"""
 _BLOCK: Final = f"SELECT {BLOCK_COLUMNS} FROM blocks b JOIN streams s ON s.id = b.stream_id"
 _READ_BLOCK: Final = f"""{_BLOCK}
 WHERE s.name = :stream AND b.last_version > :after ORDER BY b.first_version LIMIT 1"""

@@ -237,6 +237,13 @@ _TABLE: Final = (
         _SEALING,
     ),
     Mutation(
+        "what lies beside a sealed stream changes with an erasure only",
+        "eventstore/unit.py",
+        "        if head.sealed:\n",
+        "        if False:\n",
+        ("tests/contract/test_sealed_documents.py",),
+    ),
+    Mutation(
         "sealing fences who read before",
         "eventstore/unit.py",
         "replace(head, epoch=head.epoch + 1, sealed=True)",
