@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
+from eventstore.errors import LogCorrupted
 from serve_app.errors import ApiError
 from serve_app.response_reader import ResponseReader
 
@@ -38,8 +39,9 @@ async def response_page(
             if looked_at == LOOKED_THROUGH_MAX or (fits and (len(shown) == limit or size > PAGE_BYTES)):
                 return _list(shown, last, has_more=True)
             looked_at, last, after = looked_at + 1, head.stream, head.created
-            # One that is erased while the list is read is not in it.
-            with suppress(ApiError):
+            # One that is erased while the list is read is not in it, and one that was damaged keeps no other
+            # from being shown: who asks for it by its id is told.
+            with suppress(ApiError, LogCorrupted):
                 if fits:
                     shown[head.stream] = await responses.body(head.stream)
                     size += len(shown[head.stream])

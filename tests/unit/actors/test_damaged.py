@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from actors.response_actor import ResponseActor
@@ -15,6 +16,8 @@ from eventstore.memory import MemoryLiveBus
 from eventstore.sealing import seal
 from eventstore.sql.sqlite import SqliteEventStore
 from runtime.response.replay import fold_stream
+from serve_app.response_list import response_page
+from serve_app.response_reader import ResponseReader
 from tests.unit.actors.kit import ID, ScriptedModel, World, always, create, says
 
 
@@ -29,27 +32,43 @@ def flip(data_dir: Path) -> None:
         connection.commit()
 
 
-async def test_a_damaged_response_is_deleted_all_the_same(tmp_path: Path) -> None:
-    world = World(ScriptedModel(always(*says("Hello"))))
-
-    def actor(store: SqliteEventStore) -> ResponseActor:
-        return ResponseActor(replace(world.ports(store=store), bus=MemoryLiveBus()), ID)
-
-    store = await SqliteEventStore.open(tmp_path, may_own=True)
-    first = actor(store)
+async def damaged(data_dir: Path, world: World) -> SqliteEventStore:
+    """A log of one response, which is sealed and cannot be read."""
+    store = await SqliteEventStore.open(data_dir, may_own=True)
+    first = actor(world, store)
     await first.create(create(), start=True)
     await first.run()
     head = await store.head(ID)
     assert head is not None
     assert (await seal(store, [head], "the test", "")).streams == 1
     await store.aclose()
-    flip(tmp_path)
+    flip(data_dir)
+    return await SqliteEventStore.open(data_dir, may_own=True)
 
-    store = await SqliteEventStore.open(tmp_path, may_own=True)
+
+def actor(world: World, store: SqliteEventStore) -> ResponseActor:
+    return ResponseActor(replace(world.ports(store=store), bus=MemoryLiveBus()), ID)
+
+
+async def test_a_damaged_response_keeps_no_other_from_being_listed(tmp_path: Path) -> None:
+    store = await damaged(tmp_path, World(ScriptedModel(always(*says("Hello")))))
+    head = await store.head(ID)
+    assert head is not None
+    reader = ResponseReader(store, head.tenant)
+    with pytest.raises(LogCorrupted):
+        await reader.body(ID)
+    listed = await response_page(reader, status="", model=None, after=None, newest_first=True, limit=10)
+    assert orjson.loads(listed)["data"] == []
+    await store.aclose()
+
+
+async def test_a_damaged_response_is_deleted_all_the_same(tmp_path: Path) -> None:
+    world = World(ScriptedModel(always(*says("Hello"))))
+    store = await damaged(tmp_path, world)
     with pytest.raises(LogCorrupted):
         await fold_stream(store, ID)
-    await actor(store).delete("key_1")
-    await actor(store).delete("key_1")  # Again, as a client does that did not hear the answer.
+    await actor(world, store).delete("key_1")
+    await actor(world, store).delete("key_1")  # Again, as a client does that did not hear the answer.
     head = await store.head(ID)
     assert head is not None
     assert (head.state, head.owner) == ("erased", None)
