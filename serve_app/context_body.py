@@ -6,14 +6,14 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from serve_app.request_body import Body, ConversationRef, Effort, Reasoning, Text
+from serve_app.request_body import Body, ConversationRef, Effort, Input, Reasoning, Text
 
 
 class CompactBody(Body):
     """Summarize a conversation."""
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
-    input: str | list[Any] | None = ""
+    input: Input = ""
     instructions: str | None = None
     previous_response_id: str | None = None
 
@@ -22,7 +22,7 @@ class CountBody(Body):
     """Count the tokens of a request's input."""
 
     model: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    input: str | list[Any] | None = ""
+    input: Input = ""
     instructions: str | None = None
     previous_response_id: str | None = None
     conversation: str | ConversationRef | None = None

@@ -22,6 +22,8 @@ from serve_app.limits import Limits
 from serve_app.tool_params import check_not_run_here, read_tools, tool_choice
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Input = str | list[Any] | dict[str, Any] | None
+"""The API page bounds it by nothing: a text, items, or a single item."""
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
@@ -122,7 +124,7 @@ class CreateBody(Body):
     """Create one response."""
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
-    input: str | list[Any] | None = ""
+    input: Input = ""
     instructions: str | None = None
     previous_response_id: str | None = None
     conversation: str | ConversationRef | None = None
@@ -258,8 +260,9 @@ def _words(error: ErrorDetails) -> str:
 
 
 def _input(given: CreateBody, limits: Limits, body_size: int, unseal: Unseal) -> Items:
-    if isinstance(given.input, list):
-        return input_items(given.input, limits, body_size, unseal)
+    if isinstance(given.input, list | dict):
+        items = given.input if isinstance(given.input, list) else [given.input]
+        return input_items(items, limits, body_size, unseal)
     if not given.input and (given.previous_response_id or given.conversation) is not None:
         return Items(())  # The conversation goes on from where it stands.
     if body_size > limits.item:
