@@ -76,6 +76,7 @@ class ActorHost:
         """Whether work of this host's kind waits, as far as it knows."""
         self._entering: Counter[str] = Counter()
         """Foreground responses on their way into the queue, by project."""
+        self._pulling = self._pull_wanted = False
         self._crashed = False
         self._aggregates = AggregateWriter(ports.store, ports.bus, ports.sleep)
 
@@ -304,14 +305,34 @@ class ActorHost:
             log.warning("response %s was not handed back: %s", response_id, error)
 
     async def _pull(self) -> None:
-        """Take what waits and comes first, now that a slot is free."""
+        """Take what waits and comes first, now that a slot is free.
+
+        What began together ends together: one pull serves all slots that get free while it looks.
+        """
+        self._pull_wanted = True
+        if self._pulling:
+            return
+        self._pulling = True
+        try:
+            while self._pull_wanted and not self._crashed:
+                self._pull_wanted = False
+                await self._pull_once()
+        finally:
+            self._pulling = False
+
+    async def _pull_once(self) -> None:
         try:
             waiting = await fair_page(self._ports.store, PULL_PAGE)
             mine = [head for head in waiting if self._suits(head)]
             free = max(0, self._slots - self._taken())
             self._queued, self._behind = len(waiting) >= PULL_PAGE or bool(mine), len(mine) > free
-            for head in mine[:free]:
-                await self._outcome(ResumeOrder(head.stream, head.epoch))
+            orders = [ResumeOrder(head.stream, head.epoch) for head in mine[:free]]
+            outcomes = await asyncio.gather(*map(self._outcome, orders))
+            # What another host was faster to take leaves room for the next.
+            self._pull_wanted |= any(
+                isinstance(outcome, Moved) or (outcome is None and order.response_id not in self._actors)
+                for order, outcome in zip(orders, outcomes, strict=True)
+            )
         except EventStoreError as error:
             log.warning("the queue could not be read: %s", error)
 

@@ -14,6 +14,7 @@ from actors.host import ActorHost
 from actors.orders import CreateOrder, Overloaded
 from eventstore.events import Head, NewStream
 from eventstore.memory import MemoryEventStore
+from eventstore.ports import LogReader
 from runtime.response.commands import Create
 from runtime.response.standing import WAITING
 from tests.contract.store_contract import create as begin
@@ -180,3 +181,27 @@ async def test_a_page_holds_something_of_every_project_however_much_one_has_queu
     assert page[:4] == ["f0", "f1", "a", "f2"]
     assert set(page) == {"f0", "f1", "f2", "f3", "f4", "a", "b"}
     assert await fair_page(MemoryEventStore(), 10) == []
+
+
+async def test_slots_that_get_free_together_are_filled_by_few_looks_at_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a flood of short work would keep the log busy with the order of its own queue."""
+    ended, looks = asyncio.Event(), 0
+
+    async def slow(reader: LogReader, limit: int) -> list[Head]:
+        nonlocal looks
+        looks += 1
+        await ended.wait()
+        return await fair_page(reader, limit)
+
+    async with LocalCluster(replace(CONFIG, hosts=1, slots=8, lease_ttl=3600)) as cluster:
+        await run(cluster, *(of("flood", STALLED) for _ in range(24)))
+        host = some_host(cluster)
+        first = [one.response_id for one in host.running()]
+        monkeypatch.setattr("actors.host.fair_page", slow)
+        await asyncio.gather(*(cluster.client.cancel(id, "test") for id in first))
+        await until(lambda: not host.running())
+        ended.set()
+        await until(lambda: len(host.running()) == 8)
+        assert looks <= 2, "each of them would look"
