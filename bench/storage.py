@@ -165,21 +165,23 @@ async def _model() -> Model:
 
 async def _row(store: EventStore, size: Size, model: Model, responses: int, per_record: int) -> Row:
     empty = await size()
-    names = await _grow(store, model, responses, per_record)
-    begun = await size()
-    heads = await _end(store, model, names)
-    over = await size()
+    heads = await _answer(store, model, responses, per_record)
+    whole = await size()
     began = time.perf_counter()
     await seal(store, heads, "the bench", "to measure it")
     took = time.perf_counter() - began
+    packed = await size()
+    await _answer(store, model, responses, per_record, ends=False)
     deltas = responses * DELTAS
-    running, ended, sealed = ((found - empty) / deltas for found in (begun, over, await size()))
+    running, ended, sealed = (
+        room / deltas for room in (await size() - packed, whole - empty, packed - empty)
+    )
     return Row(running, ended, sealed, took / deltas * 1e6)
 
 
 async def _round(store: EventStore, model: Model, responses: int, old: Sequence[Head]) -> list[Head]:
     """Create, seal, and erase what a round before left: as many responses as one retention keeps."""
-    heads = await _end(store, model, await _grow(store, model, responses, PER_RECORD[0]))
+    heads = await _answer(store, model, responses, PER_RECORD[0])
     await seal(store, heads, "the bench", "to measure it")
     for head in old:
         tombstone = [NewEvent(ERASED, b'{"by":"the bench"}')]
@@ -188,15 +190,19 @@ async def _round(store: EventStore, model: Model, responses: int, old: Sequence[
     return heads
 
 
-async def _grow(store: EventStore, model: Model, responses: int, per_record: int) -> list[str]:
-    """Responses of `DELTAS` deltas each, some of them side by side, which go on."""
-    names = [new_response_id(os.urandom(16)) for _ in range(responses)]
-    for at in range(0, responses, AT_ONCE):
-        await asyncio.gather(*(_respond(store, model, name, per_record) for name in names[at : at + AT_ONCE]))
-    return names
+async def _answer(
+    store: EventStore, model: Model, responses: int, per_record: int, *, ends: bool = True
+) -> list[Head]:
+    """Responses of `DELTAS` deltas each, some of them side by side; they go on unless they end."""
+    heads: list[Head] = []
+    while len(heads) < responses:
+        names = [new_response_id(os.urandom(16)) for _ in range(min(AT_ONCE, responses - len(heads)))]
+        await asyncio.gather(*(_respond(store, model, name, per_record, ends=ends) for name in names))
+        heads += [head for name in names if (head := await store.head(name)) is not None]
+    return heads
 
 
-async def _respond(store: EventStore, model: Model, name: str, per_record: int) -> None:
+async def _respond(store: EventStore, model: Model, name: str, per_record: int, *, ends: bool) -> None:
     commits = [model.before] + [
         [NewEvent("text_appended", orjson.dumps({"d": model.said[at : at + per_record]}))]
         for at in range(0, DELTAS, per_record)
@@ -206,21 +212,9 @@ async def _respond(store: EventStore, model: Model, name: str, per_record: int) 
         new = model.new if version == NO_STREAM else None
         await store.append(Unit([Append(name, version, 1, events, new=new)]))
         version += len(events)
-
-
-async def _end(store: EventStore, model: Model, names: Sequence[str]) -> list[Head]:
-    """End these responses."""
-    for name in names:
-        head = await _head(store, name)
+    if ends:
         documents = [Document(name, each.kind, each.data) for each in model.documents]
-        await store.append(Unit([Append(name, head.version, 1, model.after)], documents=documents))
-    return [await _head(store, name) for name in names]
-
-
-async def _head(store: EventStore, name: str) -> Head:
-    head = await store.head(name)
-    assert head is not None, "it was created"
-    return head
+        await store.append(Unit([Append(name, version, 1, model.after)], documents=documents))
 
 
 if __name__ == "__main__":
