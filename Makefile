@@ -3,6 +3,9 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ARGS ?=
 FAST := tests/unit tests/contract tests/property tests/golden
+# Two workers, however many processors there are: each has servers of several processes and 1.2 GiB, and much
+# of the time that their tests take is spent waiting.  tests/conftest.py says who runs what, and in which order.
+PAIR := -n 2 --dist loadfile --no-loadscope-reorder
 SEEDS ?= 1000:11000
 # Two more than there are processors: many tests wait, and each further process takes seconds to begin.
 WORKERS := $(shell expr $$(nproc) + 2)
@@ -26,7 +29,7 @@ serve: .venv/ready ## Set up and run everything; Ctrl-C ends it.
 
 test: .venv/ready ## All tests: fast ones first, then on a real Ray, NATS and HTTP.
 	@$(PYTEST) -n $(WORKERS) --dist worksteal $(FAST) tests/fuzz tests/simulator $(ARGS)
-	@$(PYTEST) tests/integration tests/e2e tests/chaos $(ARGS)
+	@$(PYTEST) $(PAIR) tests/integration tests/e2e tests/chaos $(ARGS)
 
 test-fast: .venv/ready ## Without Ray and what is thorough, with fewer examples: under a minute.
 	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not thorough" --hypothesis-profile fast $(FAST) $(ARGS)

@@ -1,15 +1,16 @@
-"""Whatever a test makes a response show is held against both schemas of the Responses API."""
+"""For all tests: what they show is held against schemas, and two workers share those that start servers."""
 
 from __future__ import annotations
 
 import gc
 from collections import Counter
 from collections.abc import Generator, Hashable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
     from runtime.response.events import Event
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
 
 # `make test-fast` names it.
 settings.register_profile("fast", max_examples=25)
+
+SERVERS_OF_THEIR_OWN: Final = (
+    "tests/e2e/test_postgres.py",
+    "tests/integration/test_launch.py",
+    "tests/integration/test_running_cluster.py",
+    "tests/e2e/test_stalled_clients.py",
+    "tests/chaos/test_chaos.py",
+    "tests/e2e/test_projects.py",
+    "tests/e2e/test_nats_faults.py",
+    "tests/e2e/test_restart.py",
+    "tests/e2e/test_isolation.py",
+    "tests/integration/test_raylets.py",
+    "tests/integration/test_actors_on_ray.py",
+)
+"""What starts a Ray, the longest first.  All other files of `tests/e2e` share one server."""
+SHARED: Final = "tests/e2e"
 
 ALIKE_MAX = 20
 """Events that are checked of those that differ in their words and numbers only, in one process."""
@@ -38,6 +55,31 @@ def pytest_collection() -> Generator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest goes first, so that no worker idles at the end."""
+    order = {group: place for place, group in enumerate((SHARED, *SERVERS_OF_THEIR_OWN))}
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together | None:
+    """For `--dist loadfile`; the other ways stay xdist's own."""
+    return Together(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+class Together(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types.
+    """Gives whole files to workers, and all that share a server to one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def group_of(nodeid: str) -> str:
+    """What runs in the same worker as this test."""
+    file = nodeid.partition("::")[0]
+    shares = file.startswith(f"{SHARED}/") and file not in SERVERS_OF_THEIR_OWN
+    return SHARED if shares else file
 
 
 def shape(value: object, name: str = "") -> Hashable:

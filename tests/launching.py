@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,15 @@ STOP_LIMIT_S = 15.0
 
 def until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
     """Wait for `condition` to become true; its value."""
-    deadline = time.monotonic() + limit_s
+    began = time.monotonic()
+    deadline = began + limit_s
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        looked = time.monotonic()
+        if looked > deadline:
             raise AssertionError(f"{what} did not happen within {limit_s:.0f} s")
-        time.sleep(0.02)
+        # What takes long to look at shall not keep a processor busy that others wait for.
+        time.sleep(max(0.02, min(looked - began, 1.0)))
+        began = time.monotonic()
     return value
 
 
@@ -53,29 +56,33 @@ class Instance:
     def __init__(self, data_dir: Path, *options: str, app: str | None = ECHO, **environment: str) -> None:
         self.data_dir = data_dir
         data_dir.parent.mkdir(parents=True, exist_ok=True)
-        self._output = data_dir.parent / f"{data_dir.name}.{time.monotonic_ns()}.out"
-        chosen = ("--app", app) if app else ()
+        self._command = [sys.executable, "-m", "serve_app.cli", "serve", "--data-dir", str(data_dir)]
+        self._command += [*(("--app", app) if app else ()), *options]
+        self._environment = {"RAYSPOND_PORT": "0", **os.environ, **environment}
+        self._start()
+
+    def _start(self) -> None:
+        self._output = self.data_dir.parent / f"{self.data_dir.name}.{time.monotonic_ns()}.out"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "serve_app.cli",
-                    "serve",
-                    "--data-dir",
-                    str(data_dir),
-                    *chosen,
-                    *options,
-                ],
+                self._command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={"RAYSPOND_PORT": "0", **os.environ, **environment},
+                env=self._environment,
                 start_new_session=True,
             )
         self._sessions: list[processes.Session] = []
         self._seen: dict[int, psutil.Process] = {}
+        self._sockets: set[str] = set()
+        """Its listening sockets: their ports may be another server's once it has ended."""
         self.listening: set[tuple[str, int]] = set()
         """Addresses and ports that its processes listened on when they were noted."""
+
+    def start_again(self) -> Instance:
+        """Start it once more, now that it has ended, on its data directory and port; wait for `ready`."""
+        assert self.process.poll() is not None
+        self._start()
+        return self.wait_ready()
 
     @property
     def output(self) -> str:
@@ -110,18 +117,24 @@ class Instance:
     def wait_ready(self) -> Instance:
         """Wait for its `ready` line."""
         self.wait_for("ready: ")
+        self._environment["RAYSPOND_PORT"] = self.url.rpartition(":")[2]
         return self
 
-    def note_everything(self) -> list[psutil.Process]:
-        """Remember its processes and listening ports of this moment, for `assert_gone`."""
+    def note_processes(self) -> list[psutil.Process]:
+        """Remember its processes of this moment, for `assert_gone`."""
         self._sessions = processes.read_sessions(self.data_dir / "sessions.json")
         found = processes.family(self._sessions, root=self.process.pid)
         self._seen.update({process.pid: process for process in found})
+        return found
+
+    def note_everything(self) -> list[psutil.Process]:
+        """The same, and where they listen."""
+        found = self.note_processes()
         pids = {*self._seen, self.process.pid}
-        for each in psutil.net_connections("inet"):
-            if each.status == psutil.CONN_LISTEN and each.pid in pids:
-                local: Any = each.laddr
-                self.listening.add((local.ip, local.port))
+        for pid, address, held in _listening():
+            if pid in pids:
+                self.listening.add(address)
+                self._sockets.add(held)
         return found
 
     def stop(self, number: int = signal.SIGTERM) -> float:
@@ -140,8 +153,8 @@ class Instance:
         left = [process for process in self._seen.values() if process.is_running()]
         left += processes.family(self._sessions)
         assert not left, f"left running: {left}\n{self._story()}"
-        for address, port in self.listening:
-            assert not _answers(address, port), f"port {port} still listens"
+        listening = [(pid, address) for pid, address, held in _listening() if held in self._sockets]
+        assert not listening, f"left listening: {listening}"
         assert not (self.data_dir / "runtime.json").exists()
         assert not (self.data_dir / "sessions.json").exists()
 
@@ -184,8 +197,13 @@ class Instance:
         return self.output + (f"--- core.log\n{log.read_text()[-3000:]}" if log.exists() else "")
 
 
-def _answers(address: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((address, port)) == 0
+def _listening() -> Iterator[tuple[int, tuple[str, int], str]]:
+    """Every socket that listens: a process that has it, its address, and what the kernel calls it."""
+    for each in psutil.net_connections("inet"):
+        if each.status == psutil.CONN_LISTEN and each.pid is not None:
+            local: Any = each.laddr
+            try:
+                held = os.readlink(f"/proc/{each.pid}/fd/{each.fd}")
+            except OSError:
+                continue  # It was closed meanwhile.
+            yield each.pid, (local.ip, local.port), held

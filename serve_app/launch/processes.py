@@ -15,6 +15,7 @@ import resource
 import signal
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,9 +123,16 @@ def start(
 def family(sessions: Iterable[Session], root: int | None = None) -> list[psutil.Process]:
     """Every living process of these sessions and every descendant of `root`; not `root` itself."""
     found = {process.pid: process for session in sessions for process in session.members()}
-    for head in (*found, *(() if root is None else (root,))):
+    # One look at all processes: psutil's `children` takes one for each head.
+    children: defaultdict[int, list[psutil.Process]] = defaultdict(list)
+    for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            found.update({child.pid: child for child in psutil.Process(head).children(recursive=True)})
+            children[process.ppid()].append(process)
+    heads = [*found, *(() if root is None else (root,))]
+    while heads:
+        new = [child for child in children.pop(heads.pop(), ()) if child.pid not in found]
+        found.update({child.pid: child for child in new})
+        heads += [child.pid for child in new]
     found.pop(os.getpid(), None)
     return [process for process in found.values() if _alive(process)]
 

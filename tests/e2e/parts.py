@@ -16,7 +16,7 @@ HAPROXY = "haproxy"
 
 def named(instance: Instance, *names: str) -> list[psutil.Process]:
     """Those that live now, the oldest first."""
-    found = [process for process in instance.note_everything() if _is(process, names)]
+    found = [process for process in instance.note_processes() if _is(process, names)]
     return sorted(found, key=lambda process: (process.create_time(), process.pid))
 
 

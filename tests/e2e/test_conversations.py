@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import agents
@@ -13,12 +10,9 @@ import openai
 import psutil
 import pytest
 
-from tests.e2e.conftest import connect
-from tests.e2e.log import findings, log_of
-from tests.e2e.parts import kill_all
 from tests.e2e.upstream import Upstream, own
 from tests.fakes.script import words
-from tests.launching import Instance, until
+from tests.launching import Instance
 
 SLOW = "deltas=100&interval_ms=50&goes_on=1"
 
@@ -114,45 +108,6 @@ def host_of(instance: Instance, response_id: str) -> int:
     """The process that runs a response."""
     hosts = httpx.get(f"{instance.url}/hosts", timeout=10).json()["data"]
     return int(next(host["pid"] for host in hosts if response_id in str(host["responses"])))
-
-
-# -- A restart ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def servers() -> Iterator[list[Instance]]:
-    """Servers on one data directory, one after the other."""
-    started: list[Instance] = []
-    try:
-        yield started
-    finally:
-        for server in started:
-            server.kill()
-
-
-def test_everything_is_killed_and_started_again(
-    tmp_path: Path, upstream: Upstream, environment: dict[str, str], servers: list[Instance]
-) -> None:
-    """What ran in a conversation ends in it, and the conversation goes on."""
-    models = upstream.models(tmp_path / "models.yaml")
-    model = own(SLOW)
-
-    def start() -> Instance:
-        servers.append(Instance(tmp_path / "data", "--config", str(models), app=None, **environment))
-        return servers[-1].wait_ready()
-
-    with connect(start()) as client:
-        id = client.conversations.create(items=[says("One")]).id
-        client.responses.create(model=model, input="Two", conversation=id, background=True)
-        until(lambda: upstream.calls(model), 30, "the upstream to be asked")
-        assert locked(client, id)
-    kill_all(servers[-1])
-    with connect(start()) as client:
-        until(lambda: len(texts(client, id)) > 1, 60, "the end of what ran")
-        assert texts(client, id) == ["One", "Two", "".join(words(100))]
-        assert not locked(client, id)
-    servers[-1].stop()
-    assert asyncio.run(findings(log_of(tmp_path / "data", environment))) == []
 
 
 # -- OpenAI's agents ---------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ from tests.launching import Instance, until
 STREAMS = 5 if os.environ.get("RAYSPOND_ISOLATION") == "dedicated" else 20
 """At once; a Ray actor for each takes a second of a processor to start."""
 TEXT = "".join(words(PACED_DELTAS))
-LONG_WORD = "x" * 3000
-FIREHOSE_DELTAS = 20_000
+LONG_WORD = "x" * 6000
+FIREHOSE_DELTAS = 10_000
 PAUSE_S = 30.0
 """The longest that any stream may pause on a busy machine; on a quiet one it is three seconds."""
 

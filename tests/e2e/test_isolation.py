@@ -39,14 +39,14 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module")
 def dedicated(
-    instance: Instance,
+    request: pytest.FixtureRequest,
     upstream: Upstream,
     environment: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Instance]:
     """A server that gives every response a Ray actor; that of all tests, where they ask for it."""
     if os.environ.get("RAYSPOND_ISOLATION") == "dedicated":
-        yield instance
+        yield request.getfixturevalue("instance")
         return
     directory = tmp_path_factory.mktemp("dedicated")
     models = upstream.models(directory / "models.yaml")

@@ -44,7 +44,7 @@ from tests.e2e.test_openai_sync import (
     test_a_stream_has_every_event_in_order,
     test_cancel_ends_what_runs_and_its_upstream_call,
 )
-from tests.e2e.test_restart import servers, test_killed_and_started_again
+from tests.e2e.test_restart import SLOTS, test_killed_and_started_again
 from tests.e2e.upstream import Upstream
 from tests.e2e.wire import id_of, replayed
 from tests.launching import Instance, rayspond
@@ -53,7 +53,6 @@ from tests.postgres_server import PostgresServer
 __all__ = [
     "post",
     "ready",
-    "servers",
     "test_64_requests_with_one_key_make_one_response",
     "test_a_chain_of_twenty_tells_the_upstream_all_of_it",
     "test_a_deleted_response_is_gone",
@@ -84,11 +83,6 @@ def database() -> Iterator[PostgresServer]:
         server.remove()
 
 
-def log_url(database: PostgresServer, name: str) -> str:
-    """A database that is new and empty: the server prepares it itself."""
-    return database.make_empty(name).replace("postgres@", f"postgres:{PASSWORD}@")
-
-
 @pytest.fixture(scope="module")
 def instance(
     tmp_path_factory: pytest.TempPathFactory,
@@ -98,13 +92,14 @@ def instance(
 ) -> Iterator[Instance]:
     """A running instance on Postgres that seals what ends at once; no file of it shows the password."""
     directory = tmp_path_factory.mktemp("postgres")
-    models = upstream.models(directory / "models.yaml")
     environment = {
         **base_environment,
-        "RAYSPOND_LOG_URL": log_url(database, "served"),
+        # A database that is new and empty: the server prepares it itself.
+        "RAYSPOND_LOG_URL": database.make_empty("served").replace("postgres@", f"postgres:{PASSWORD}@"),
         "RAYSPOND_SEAL_AFTER_S": "0",
     }
-    running = Instance(directory / "data", "--config", str(models), app=None, **environment)
+    options = ("--config", str(upstream.models(directory / "models.yaml")), "--slots", str(SLOTS))
+    running = Instance(directory / "data", *options, app=None, **environment)
     try:
         yield running.wait_ready()
         running.stop()
@@ -113,13 +108,9 @@ def instance(
 
 
 @pytest.fixture
-def environment(
-    base_environment: dict[str, str], database: PostgresServer, request: pytest.FixtureRequest
-) -> Iterator[dict[str, str]]:
-    """For servers that a test starts itself: a database for each test."""
-    name = f"log_{abs(hash(request.node.name))}"
-    yield {**base_environment, "RAYSPOND_LOG_URL": log_url(database, name)}
-    database.drop(name)
+def server(instance: Instance) -> Instance:
+    """The one that is killed and started again: that of all tests here."""
+    return instance
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,13 @@ import openai
 import pytest
 
 from tests.e2e.conftest import SERVER_LIMIT_S, connect
-from tests.e2e.log import findings, log_of
+from tests.e2e.log import findings
 from tests.e2e.parts import kill_all
-from tests.e2e.upstream import Upstream
+from tests.e2e.test_conversations import locked, says, texts
+from tests.e2e.upstream import Upstream, own
 from tests.e2e.wire import check_whole, id_of, opened, replayed, text_of
 from tests.fakes.script import words
-from tests.launching import Instance
+from tests.launching import Instance, until
 
 DELTAS = 50
 LONG = f"fake?deltas={DELTAS}&interval_ms=100&goes_on=1&key=restart"
@@ -28,38 +29,34 @@ SLOTS = 20
 WAITING = 10 if os.environ.get("RAYSPOND_ISOLATION") == "dedicated" else 100
 """Responses in the background that nobody follows; a Ray actor for each takes a second of a processor."""
 ENDED_S = 180.0
+SPOKEN = 150
+"""Words of the answer that runs in a conversation: it takes longer than all that happens until the end."""
 
 
 @pytest.fixture
-def servers(tmp_path: Path, upstream: Upstream, environment: dict[str, str]) -> Iterator[list[Instance]]:
-    """Servers on one data directory, one after the other: `start` gives the next one."""
-    started: list[Instance] = []
+def server(tmp_path: Path, upstream: Upstream, environment: dict[str, str]) -> Iterator[Instance]:
+    """The one that is killed and started again."""
+    options = ("--config", str(upstream.models(tmp_path / "models.yaml")), "--slots", str(SLOTS))
+    running = Instance(tmp_path / "data", *options, app=None, **environment)
     try:
-        yield started
+        yield running.wait_ready()
+        running.stop()
     finally:
-        for server in started:
-            server.kill()
+        running.kill()
 
 
-async def test_killed_and_started_again(
-    tmp_path: Path, upstream: Upstream, environment: dict[str, str], servers: list[Instance]
-) -> None:
+async def test_killed_and_started_again(server: Instance, upstream: Upstream) -> None:
     """Whatever was unfinished ends, whatever was finished reads the same, and conversations go on."""
-    models = upstream.models(tmp_path / "models.yaml")
-    log = log_of(tmp_path / "data", environment)
-
-    def start() -> Instance:
-        options = ("--config", str(models), "--slots", str(SLOTS))
-        servers.append(Instance(tmp_path / "data", *options, app=None, **environment))
-        return servers[-1].wait_ready()
-
-    first = await asyncio.to_thread(start)
-    finished, unfinished, shown = await _before(first)
-    kill_all(first)
+    log = server.runtime["log_url"]
+    with connect(server) as client:
+        conversation = _speaking(client, upstream)
+        finished, unfinished, shown = await _before(server)
+        assert locked(client, conversation)
+    kill_all(server)
     assert await findings(log) == []
 
-    second = await asyncio.to_thread(start)
-    async with _client(second) as http:
+    await asyncio.to_thread(server.start_again)
+    async with _client(server) as http:
         for response_id, body, heard in finished:
             assert (await http.get(f"/v1/responses/{response_id}")).content == body
             assert await replayed(http, response_id) == heard
@@ -70,10 +67,21 @@ async def test_killed_and_started_again(
         assert check_whole(heard)["status"] == "completed"
         assert text_of(heard) == TEXT
         assert heard[: len(before)] == before, "what was shown before stays what was said"
-    with connect(second) as client:
-        _conversation_goes_on(client, upstream, finished[0][0], unfinished[0])
-    await asyncio.to_thread(second.stop)
+    with connect(server) as client:
+        _chain_goes_on(client, upstream, finished[0][0], unfinished[0])
+        until(lambda: len(texts(client, conversation)) > 1, ENDED_S, "the end of what ran")
+        assert texts(client, conversation) == ["One", "Two", "".join(words(SPOKEN))]
+        assert not locked(client, conversation)
     assert await findings(log) == []
+
+
+def _speaking(client: openai.OpenAI, upstream: Upstream) -> str:
+    """A conversation in which a response runs."""
+    model = own(f"deltas={SPOKEN}&interval_ms=100&goes_on=1")
+    conversation = client.conversations.create(items=[says("One")]).id
+    client.responses.create(model=model, input="Two", conversation=conversation, background=True)
+    until(lambda: upstream.calls(model), 30, "the upstream to be asked")
+    return conversation
 
 
 async def _before(
@@ -112,7 +120,7 @@ def _client(server: Instance) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=server.url, timeout=SERVER_LIMIT_S, limits=limits)
 
 
-def _conversation_goes_on(client: openai.OpenAI, upstream: Upstream, finished: str, resumed: str) -> None:
+def _chain_goes_on(client: openai.OpenAI, upstream: Upstream, finished: str, resumed: str) -> None:
     for parent, said in ((finished, "remember me"), (resumed, TEXT)):
         model = f"fake?echo=1&key={parent}"
         answer = client.responses.create(model=model, input="and now?", previous_response_id=parent)

@@ -136,31 +136,40 @@ def test_nothing_answers_another_machine_without_credentials(
     assert not [each for each in psutil.net_connections("udp") if each.pid in pids and not _loopback(each)]
 
 
-def test_sigterm_ends_every_process_and_port_within_15_seconds(running: Instance) -> None:
-    with running.open_stream("/stream"):
-        assert running.stop(signal.SIGTERM) < 15
-    assert running.process.returncode == 0
+@pytest.fixture(scope="module")
+def left(running: Instance) -> list[psutil.Process]:
+    """What is left of it, now that both of its parts that would end the others are killed."""
+    everything = running.note_everything()
+    core = next(process for process in everything if "serve_app.launch.core" in " ".join(process.cmdline()))
+    core.suspend()
+    running.process.kill()
+    core.kill()
+    running.process.wait(10)
+    return [process for process in everything if process.pid != core.pid]
 
 
-def test_what_a_killed_run_left_is_ended_by_the_next_one(tmp_path: Path) -> None:
-    killed = Instance(tmp_path / "data").wait_ready()
-    second: Instance | None = None
+@pytest.fixture(scope="module")
+def second(running: Instance, left: list[psutil.Process]) -> Iterator[Instance]:
+    """The next one on its data directory."""
+    assert any(map(_lives, left))
+    instance = Instance(running.data_dir, "--replicas", "1")
     try:
-        left = killed.note_everything()
-        core = next(process for process in left if "serve_app.launch.core" in " ".join(process.cmdline()))
-        core.suspend()
-        killed.process.kill()
-        core.kill()
-        killed.process.wait(10)
-        assert any(process.is_running() for process in left if process.pid != core.pid)
-        second = Instance(tmp_path / "data").wait_ready()
-        assert "that an earlier run left" in second.output
-        assert not [process for process in left if process.is_running() and process.status() != "zombie"]
-        second.stop(signal.SIGINT)
+        yield instance.wait_ready()
     finally:
-        killed.kill()
-        if second is not None:
-            second.kill()
+        instance.kill()
+
+
+def test_what_a_killed_run_left_is_ended_by_the_next_one(
+    left: list[psutil.Process], second: Instance
+) -> None:
+    assert "that an earlier run left" in second.output
+    assert not any(map(_lives, left))
+
+
+def test_sigterm_ends_every_process_and_port_within_15_seconds(second: Instance) -> None:
+    with second.open_stream("/stream"):
+        assert second.stop(signal.SIGTERM) < 15
+    assert second.process.returncode == 0
 
 
 def test_all_ends_when_only_the_launcher_is_killed(tmp_path: Path) -> None:
@@ -176,7 +185,7 @@ def test_all_ends_when_only_the_launcher_is_killed(tmp_path: Path) -> None:
 
 def test_without_its_raylet_it_ends_and_says_so(tmp_path: Path) -> None:
     """A server that can run nothing any more must not call itself ready."""
-    instance = Instance(tmp_path / "data")
+    instance = Instance(tmp_path / "data", "--replicas", "1")
     try:
         instance.wait_ready()
         everything = instance.note_everything()

@@ -37,7 +37,8 @@ class Head:
         self._scratch = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
         self._port, self._dashboard, self.http_port = free_port(), free_port(), free_port()
         token = place / "token"
-        token.write_text(secrets.token_hex(32))
+        self._token = secrets.token_hex(32)
+        token.write_text(self._token)
         self.data_dir = place / "data"
         self.data_dir.mkdir()
         self.environment = {
@@ -87,6 +88,13 @@ class Head:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def deployed(self, application: str) -> str:
+        """How Serve's deployment of it stands: what `serve status` tells, without starting a program."""
+        url = f"{self.dashboard}/api/serve/applications/"
+        request = urllib.request.Request(url, headers={"authorization": f"Bearer {self._token}"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return str(json.loads(answer.read())["applications"][application]["status"])
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON that the API answers, or None where it does not."""
@@ -159,7 +167,7 @@ def test_serve_run_and_serve_deploy_from_the_import_path(head: Head) -> None:
     assert head.ask("/readyz")["warnings"] == []
     assert len(head.ask("/hosts")["data"]) == 1, "hosts=1 was heard"
     head.run("deploy", "--name", "rayspond", APPLICATION, "replicas=1")
-    until(lambda: "RUNNING" in head.run("status", "--name", "rayspond"), LIMIT_S, "the deployment")
+    until(lambda: head.deployed("rayspond") == "RUNNING", LIMIT_S, "the deployment")
     second = _answers(head, "two")
     listed = head.ask("/v1/responses")["data"]
     assert [one["id"] for one in listed] == [second, first]
