@@ -49,7 +49,8 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def served(disk: Path, upstream: Upstream, environment: dict[str, str]) -> Iterator[Instance]:
     """A server whose NATS keeps its files there."""
     models = upstream.models(disk.parents[1] / "models.yaml")
-    running = Instance(disk.parent, "--config", str(models), app=None, **environment)
+    options = ("--config", str(models), "--hosts", "1", "--replicas", "1")
+    running = Instance(disk.parent, *options, app=None, **environment)
     try:
         yield running.wait_ready()
         running.stop()

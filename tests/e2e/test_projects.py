@@ -34,7 +34,7 @@ class Server:
 
     def start(self) -> Instance:
         """The next instance on the same data directory."""
-        options = ("--host", "0.0.0.0")
+        options = ("--host", "0.0.0.0", "--hosts", "1")
         self.instances.append(Instance(self.data_dir, *options, app=None, **self.environment))
         return self.instances[-1].wait_ready()
 
