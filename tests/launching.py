@@ -26,16 +26,16 @@ STOP_LIMIT_S = 15.0
 
 def until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
     """Wait for `condition` to become true; its value."""
-    began = time.monotonic()
-    deadline = began + limit_s
-    while not (value := condition()):
+    deadline = time.monotonic() + limit_s
+    while True:
+        began = time.monotonic()
+        if value := condition():
+            return value
         looked = time.monotonic()
         if looked > deadline:
             raise AssertionError(f"{what} did not happen within {limit_s:.0f} s")
         # What takes long to look at shall not keep a processor busy that others wait for.
         time.sleep(max(0.02, min(looked - began, 1.0)))
-        began = time.monotonic()
-    return value
 
 
 def rayspond(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
