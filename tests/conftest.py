@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Generator, Hashable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import pytest
@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together | None:
     """For `--dist loadfile`; the other ways stay xdist's own."""
     return Together(config, log) if config.getvalue("dist") == "loadfile" else None
 
