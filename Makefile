@@ -7,8 +7,8 @@ FAST := tests/unit tests/contract tests/property tests/golden
 # of the time that their tests take is spent waiting.  tests/conftest.py says who runs what, and in which order.
 PAIR := -n 2 --dist loadfile --no-loadscope-reorder
 SEEDS ?= 1000:11000
-# Two more than there are processors: many tests wait, and each further process takes seconds to begin.
-WORKERS := $(shell expr $$(nproc) + 2)
+# One more than there are processors: many tests wait, and each further process takes seconds to begin.
+WORKERS := $(shell expr $$(nproc) + 1)
 # Whatever the environment says, these processes share what one of them has compiled.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 

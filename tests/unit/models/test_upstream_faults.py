@@ -18,7 +18,7 @@ both = pytest.mark.parametrize("adapter", ["openai_chat", "openai_responses"])
 
 async def _ask(fake: FakeUpstream, pool: ModelPool, adapter: Adapter, query: str) -> Said:
     """A call with a key; whatever the error says, the key is not in it."""
-    patience = Timeouts(idle=0.3) if "stall" in query else Timeouts()
+    patience = Timeouts(idle=1) if "stall" in query else Timeouts()
     upstream = upstream_of(fake, adapter, key_env="FAKE_KEY", timeouts=patience)
     said = await call(pool.open(upstream), ask(f"fake?{query}", user("hi")))
     if said.error is not None:
