@@ -28,6 +28,7 @@ from runtime.response.codec import decode
 from runtime.response.events import ActivationStarted
 from runtime.response.replay import ResponseReplay
 from runtime.response.wire import data_of
+from serve_app.launch.ports import free_port
 from tests.e2e.log import findings
 from tests.integration.nats_server import NatsServer
 from tests.postgres_server import server
@@ -110,7 +111,12 @@ async def nodes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nodes
         config = ClusterConfig(log_url=server().make(name), nats_url=nats.url, hosts=3)
         made = Cluster(
             initialize_head=True,
-            head_node_args={**usual, "include_dashboard": False, "_system_config": NOTICED},
+            head_node_args={
+                **usual,
+                "include_dashboard": False,
+                "dashboard_agent_listen_port": free_port(),
+                "_system_config": NOTICED,
+            },
         )
         try:
             others = [made.add_node(**usual) for _ in range(2)]
