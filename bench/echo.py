@@ -1,7 +1,7 @@
 """The floor: a bare Ray Serve application with both ingress switches that streams and stores nothing.
 
 `python -m bench.echo --port 8099` serves `POST /v1/responses` with the frames that its model name asks for
-(`echo?deltas=100`), until it is ended by a signal.
+(`echo?deltas=100`), and `GET /v1/responses/any?bytes=500`, until it is ended by a signal.
 """
 
 from __future__ import annotations
@@ -79,7 +79,15 @@ def main() -> None:
 
         return StreamingResponse(stream(), media_type="text/event-stream")
 
-    api = Starlette(routes=[Route("/readyz", readyz), Route("/v1/responses", respond, methods=["POST"])])
+    async def read(request: Request) -> JSONResponse:
+        return JSONResponse({"text": "x" * (int(request.query_params["bytes"]) - len('{"text":""}'))})
+
+    routes = [
+        Route("/readyz", readyz),
+        Route("/v1/responses", respond, methods=["POST"]),
+        Route("/v1/responses/{id}", read),
+    ]
+    api = Starlette(routes=routes)
 
     class Echo:
         """Streams what it is asked for."""

@@ -47,7 +47,8 @@ class Load:
     deltas: int
     seconds: float
     """How long to begin new streams; those begun are read to their ends."""
-    stream: bool = True
+    every: float = 0.0
+    """Seconds from one beginning of a client's streams to the next; 0: as soon as one has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +80,36 @@ def percentile(values: Sequence[float], share: float) -> float:
     return statistics.quantiles(values, n=1000, method="inclusive")[min(int(share * 1000), 999) - 1]
 
 
+def request(url: str, model: str, key: str = "bench") -> bytes:
+    """The bytes that ask `POST <url>` for a stream."""
+    parts = urlsplit(url)
+    body = orjson.dumps({"model": model, "input": "bench", "stream": True})
+    return (
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
 async def drive(url: str, load: Load, expected: str | None, *, key: str = "bench") -> Figures:
     """Run a load against `POST <url>`.  Raises `WrongAnswer` at the first stream that is not right.
 
     `expected` is the text every stream must carry, or None where only its length is known.
     """
     parts = urlsplit(url)
-    body = orjson.dumps({"model": load.model, "input": "bench", "stream": True})
-    head = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode()
+    asked = request(url, load.model, key)
     streams: list[Stream] = []
     began = time.perf_counter()
     until = began + load.seconds
 
-    async def client() -> None:
+    async def client(number: int) -> None:
+        due = began + load.every * number / load.clients
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**22)
         try:
-            while time.perf_counter() < until:
+            while max(due, time.perf_counter()) < until:
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                due += load.every
                 stream = Stream(time.perf_counter())
-                writer.write(head + body)
+                writer.write(asked)
                 try:
                     text = await asyncio.wait_for(_read(reader, stream), STREAM_TIMEOUT)
                 except asyncio.IncompleteReadError as cut:
@@ -109,14 +119,14 @@ async def drive(url: str, load: Load, expected: str | None, *, key: str = "bench
                     writer.close()
                     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**22)
                     continue
-                _check(text, stream, load, expected, whole=len(streams) % 20 == 0)
+                check(text, stream, load, expected, whole=len(streams) % 20 == 0)
                 streams.append(stream)
         finally:
             writer.close()
 
     async with asyncio.TaskGroup() as clients:
-        for _ in range(load.clients):
-            clients.create_task(client())
+        for number in range(load.clients):
+            clients.create_task(client(number))
     return Figures(
         streams=len(streams),
         seconds=time.perf_counter() - began,
@@ -159,7 +169,7 @@ async def _read(reader: asyncio.StreamReader, stream: Stream) -> bytes:
     return body
 
 
-def _check(body: bytes, stream: Stream, load: Load, expected: str | None, *, whole: bool) -> None:
+def check(body: bytes, stream: Stream, load: Load, expected: str | None, *, whole: bool) -> None:
     """Every stream: its end and its number of deltas.  One in twenty: every word and number."""
     if not body.endswith(DONE):
         raise WrongAnswer(f"the stream has no end: ...{body[-300:]!r}")

@@ -10,11 +10,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import psutil
 
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 30.0
+
+_KINDS: Final = {
+    "ray::HostProcess": "hosts",
+    "ray::ServeReplica": "replicas",
+    "ray::SupervisorProcess": "supervisor",
+    "nats-server": "NATS",
+    "haproxy": "HAProxy",
+}
 
 
 @contextlib.contextmanager
@@ -69,3 +78,16 @@ def pss_mib(process: psutil.Process) -> float:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             total += one.memory_full_info().pss
     return total / 2**20
+
+
+def cpu_seconds(process: psutil.Process) -> dict[str, float]:
+    """What a process and all its descendants used of the processors so far, by what they do."""
+    used: dict[str, float] = {}
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            name = " ".join(one.cmdline()[:1]).rpartition("/")[2]
+            kinds = [kind for begin, kind in _KINDS.items() if name.startswith(begin)]
+            times = one.cpu_times()
+            kind = kinds[0] if kinds else "Ray and the rest"
+            used[kind] = used.get(kind, 0.0) + times.user + times.system
+    return used
