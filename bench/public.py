@@ -114,13 +114,12 @@ async def _ask(client: Client, heard: Heard, where: DeliverPolicy, count: int) -
 
     `fetch` of nats-py would wait until a batch is full.
     """
-    stream = client.jetstream()
-    wanted = ConsumerConfig(name=where, deliver_policy=where, ack_policy=AckPolicy.NONE)
-    await stream.add_consumer(STREAM, wanted)
+    wanted = ConsumerConfig(name=where.value, deliver_policy=where, ack_policy=AckPolicy.NONE)
+    await client.jetstream().add_consumer(STREAM, wanted)
     inbox = client.new_inbox()
     await client.subscribe(inbox, cb=heard.note, pending_msgs_limit=-1, pending_bytes_limit=-1)
-    request = {"batch": count, "expires": int(WAIT_S * 1e9)}
-    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{where}", orjson.dumps(request), reply=inbox)
+    asked = orjson.dumps({"batch": count, "expires": int(WAIT_S * 1e9)})
+    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{where.value}", asked, reply=inbox)
     await client.flush()
 
 
@@ -155,7 +154,7 @@ def _said(by: Connection) -> Any:
 
 def measure(system: System, data: Path, seconds: float, share: float, results: Results) -> None:
     """Print and keep the figures."""
-    url = orjson.loads((data / RUNTIME).read_bytes())["nats_url"]
+    url = str(_when_written(data / RUNTIME)["nats_url"])
     model, said = system.scripted(DELTAS), "".join(words(DELTAS))
 
     def load(every: float = 0.0) -> float:
@@ -184,6 +183,16 @@ def measure(system: System, data: Path, seconds: float, share: float, results: R
         events, took = _said(reader)
     print(f"catch-up: {events:,} captured events at {events / took:,.0f} a second")
     results.add(what="catch-up", events=events, events_per_s=events / took)
+
+
+def _when_written(path: Path) -> dict[str, Any]:
+    """What is in a file that is there soon after the server is ready.  Raises `RuntimeError`."""
+    deadline = time.monotonic() + WAIT_S
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{path} is not there")
+        time.sleep(0.1)
+    return dict(orjson.loads(path.read_bytes()))
 
 
 def _committed(log: Path) -> dict[int, int]:

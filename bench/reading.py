@@ -38,8 +38,15 @@ async def read(url: str, body: bytes, clients: int, seconds: float) -> Figures:
             while time.perf_counter() < began + seconds:
                 started = time.perf_counter()
                 writer.write(asked)
-                async with asyncio.timeout(TIMEOUT_S):
-                    answer = await _answer(reader)
+                try:
+                    answer = await asyncio.wait_for(_answer(reader), TIMEOUT_S)
+                except asyncio.IncompleteReadError as cut:
+                    if cut.partial:
+                        raise
+                    # An idle connection may be closed, as HAProxy does when replicas come or go.
+                    writer.close()
+                    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**22)
+                    continue
                 took.append(time.perf_counter() - started)
                 if answer != body:
                     raise WrongAnswer(f"{answer[:300]!r} instead of {body[:300]!r}")
