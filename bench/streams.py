@@ -104,17 +104,18 @@ class Answer(asyncio.Protocol):
 
     def body(self) -> bytes:
         """The whole answer.  Raises `WrongAnswer` where it is none."""
-        head, _, rest = b"".join(self._pieces).partition(b"\r\n\r\n")
+        answer = b"".join(self._pieces)
+        head, at = answer[:300], answer.find(b"\r\n\r\n") + 4
         if b" 200 " not in head[:20] or not self.stream.ended:
-            raise WrongAnswer(f"{head[:300]!r} ... {rest[-300:]!r}")
+            raise WrongAnswer(f"{head!r} ... {answer[-300:]!r}")
         chunks: list[bytes] = []
         while True:
-            size, _, rest_at = rest.partition(b"\r\n")
-            length = int(size.split(b";")[0], 16)
+            begin = answer.index(b"\r\n", at) + 2
+            length = int(answer[at:begin].split(b";")[0], 16)
             if length == 0:
                 return b"".join(chunks)
-            chunks.append(rest_at[:length])
-            rest = rest_at[length + 2 :]
+            chunks.append(answer[begin : begin + length])
+            at = begin + length + 2
 
 
 async def measure(system: System, row: Row, seconds: float, per_s: float) -> Seen:
