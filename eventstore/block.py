@@ -16,9 +16,9 @@ import orjson
 
 from eventstore import chain
 from eventstore.dictionary import DICTIONARY
-from eventstore.errors import LogCorrupted
+from eventstore.errors import LogCorrupted, UnknownFormat
 from eventstore.events import Block, Record
-from eventstore.texts import apart, together
+from eventstore.texts import STRINGS_MAX, apart, together
 
 _FORMAT: Final = b"\x02"
 _FIRST_FORMAT: Final = b"\x01"
@@ -100,11 +100,14 @@ def _runs(numbers: Sequence[int]) -> list[int] | int:
 def unpack(block: Block, salt: bytes | None) -> list[Record]:
     """The records of a block, as they were before; `salt` is the newest one of its records, None once erased.
 
-    Raises `LogCorrupted` unless they lead to the block's chain and are all that it holds.
+    Raises `LogCorrupted` unless they lead to the block's chain and are all that it holds, `UnknownFormat`
+    where a later version wrote it.
     """
     try:
         records = _records(block, salt)
-    except (ValueError, TypeError, IndexError, zlib.error, OverflowError) as error:
+    except UnknownFormat:
+        raise
+    except Exception as error:  # Whatever bytes that nobody has checked yet lead to.
         raise LogCorrupted(block.stream, block.first_version, f"its block cannot be read: {error}") from error
     last = records[-1]
     if (last.chain, last.last_version, last.position) != (
@@ -167,6 +170,8 @@ def _contents(body: bytes, counts: Sequence[int], erased: Any, size: int, string
     digests = (body[place : place + chain.DIGEST_BYTES] for place in range(0, at, chain.DIGEST_BYTES))
     left, width = body[at : at + size], body[at + size]
     at += size + 1
+    if strings > (STRINGS_MAX if size else sum(counts)):
+        raise ValueError("it holds more strings than are taken apart")
     if strings * width > len(body) - at:
         raise ValueError("it ends within the lengths of its strings")
     lengths = (
@@ -176,7 +181,11 @@ def _contents(body: bytes, counts: Sequence[int], erased: Any, size: int, string
     taken = [body[begin:end] for begin, end in pairwise(ends)]
     events = together(left, taken)
     held = (count for count, gone in zip(counts, bare, strict=True) if not gone)
-    if (ends[-1], width, _runs(bare)) != (len(body), _width(taken), erased) or sum(held) != len(events):
+    said = [_runs([int(bool(gone)) for gone in bare]), len(left), len(taken)]
+    # Spelled out, as to Python true and 1.0 are 1.
+    if orjson.dumps(said) != orjson.dumps([erased, size, strings]):
+        raise ValueError("what it says of its records is not so")
+    if (ends[-1], width) != (len(body), _width(taken)) or sum(held) != len(events):
         raise ValueError("it holds more than its records")
     of_records = iter(events)
     return [
@@ -206,8 +215,10 @@ def _parts(block: Block) -> tuple[bytes, bytes, bytes]:
     format, data = block.data[: len(_FORMAT)], block.data[len(_FORMAT) :]
     if format == _FIRST_FORMAT:
         return data[: chain.DIGEST_BYTES], data[chain.DIGEST_BYTES :], b""
+    if format > _FORMAT:
+        raise UnknownFormat(block.stream)
     if format != _FORMAT:
-        raise ValueError("it has an unknown format")
+        raise ValueError("it has no format")
     if block.first_version == 0:
         return chain.genesis(block.stream), data, DICTIONARY
     return data[: chain.DIGEST_BYTES], data[chain.DIGEST_BYTES :], DICTIONARY
@@ -216,7 +227,7 @@ def _parts(block: Block) -> tuple[bytes, bytes, bytes]:
 def beginning(block: Block, size: int) -> bytes:
     """Up to so many bytes of what a block packs, unproven: text that is like the block's.
 
-    Raises `LogCorrupted` where it cannot be unpacked.
+    Raises `LogCorrupted` where it cannot be unpacked, `UnknownFormat`.
     """
     try:
         _, packed, dictionary = _parts(block)
@@ -244,6 +255,6 @@ def bare(block: Block, salt: bytes | None) -> Block:
     """
     try:
         records = [replace(record, payload=None) for record in unpack(block, salt)]
-    except LogCorrupted:
+    except (LogCorrupted, UnknownFormat):
         return replace(block, data=b"")
     return _block(records, _parts(block)[0])

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from eventstore.errors import LogCorrupted
+from eventstore.errors import LogCorrupted, UnknownFormat
 from eventstore.events import Record
 from eventstore.ports import LogReader
 from eventstore.verify import verify_head
@@ -39,11 +39,12 @@ class Damaged:
 
     async def page(self, after: int, limit: int) -> tuple[Sequence[tuple[int, Record | None]], bool]:
         """The next positions of the log with their records, None for one that cannot be read; whether there
-        may be more.  Raises `StoreUnavailable`."""
+        may be more.  Raises `StoreUnavailable`, and `UnknownFormat` where the next one needs a later version.
+        """
         if after >= self._one_by_one_to:
             try:
                 records = await self._store.read_all(after, limit)
-            except LogCorrupted:
+            except (LogCorrupted, UnknownFormat):
                 self._one_by_one_to = after + limit
             else:
                 return [(record.position, record) for record in records], len(records) == limit
@@ -61,7 +62,10 @@ class Damaged:
         if self._sound == (record.stream, record.last_version):
             return False
         head = await self._store.head(record.stream)
-        finding = None if head is None else (await verify_head(self._store, head)).finding
+        try:
+            finding = None if head is None else (await verify_head(self._store, head)).finding
+        except UnknownFormat:
+            return False
         if finding is None:
             self._sound = (record.stream, record.last_version)
             return False

@@ -13,7 +13,7 @@ import orjson
 
 from eventstore.block import beginning
 from eventstore.dictionary import DICTIONARY
-from eventstore.errors import LogCorrupted
+from eventstore.errors import LogCorrupted, UnknownFormat
 from eventstore.events import PACKED, Block
 
 _FORMAT: Final = b"\x01"
@@ -23,18 +23,27 @@ _BLOCK_MAX: Final = 28_000
 """Bytes of the block that are looked at: with the dictionary before them they stay in reach."""
 _UNPACKED_MAX: Final = 1 << 30
 """Bytes, more than a database takes as one document."""
+PACKED_TOGETHER_MAX: Final = 1 << 18
+"""Bytes of a stream's documents: whoever reads one of them unpacks all, in a millisecond of an event loop."""
+BLOCK_BYTES: Final = 1 << 16
+"""Of the block's data: they unpack to more than is looked at, whatever it packs."""
 
 
 def pack_documents(documents: Mapping[str, bytes], block: Block) -> bytes:
     """Documents by kind, beside the stream's first block."""
-    header = orjson.dumps({kind: len(documents[kind]) for kind in sorted(documents)})
+    header = _header(documents)
     body = [len(header).to_bytes(_U32, "big"), header, *(documents[kind] for kind in sorted(documents))]
     packer = zlib.compressobj(_LEVEL, zdict=_dictionary(block))
     return _FORMAT + packer.compress(b"".join(body)) + packer.flush()
 
 
 def unpack_documents(data: bytes, block: Block) -> dict[str, bytes]:
-    """The documents by kind, as they were.  Raises `LogCorrupted`; another block than theirs is noticed."""
+    """The documents by kind, as they were; `block` may hold no more than `BLOCK_BYTES` of its data.
+
+    Raises `LogCorrupted`, also for another block than theirs, and `UnknownFormat`.
+    """
+    if data[: len(_FORMAT)] > _FORMAT:
+        raise UnknownFormat(block.stream)
     dictionary = _dictionary(block)
     try:
         return _documents(data, dictionary)
@@ -50,17 +59,24 @@ def opened(kept: Mapping[str, bytes], block: Block | None) -> Mapping[str, bytes
 
 def _documents(data: bytes, dictionary: bytes) -> dict[str, bytes]:
     if data[: len(_FORMAT)] != _FORMAT:
-        raise ValueError("they have an unknown format")
+        raise ValueError("they have no format")
     unpacker = zlib.decompressobj(zdict=dictionary)
     body = unpacker.decompress(data[len(_FORMAT) :], _UNPACKED_MAX)
-    if not unpacker.eof:
+    if not unpacker.eof or unpacker.unused_data:
         raise ValueError("they do not end where they should")
     at = _U32 + int.from_bytes(body[:_U32], "big")
+    header = body[_U32:at]
     documents: dict[str, bytes] = {}
-    for kind, size in orjson.loads(body[_U32:at]).items():
+    for kind, size in orjson.loads(header).items():
         documents[kind] = body[at : at + size]
         at += size
+    if at != len(body) or _header(documents) != header:
+        raise ValueError("they are not all that is there")
     return documents
+
+
+def _header(documents: Mapping[str, bytes]) -> bytes:
+    return orjson.dumps({kind: len(documents[kind]) for kind in sorted(documents)})
 
 
 def _dictionary(block: Block) -> bytes:

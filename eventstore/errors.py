@@ -9,6 +9,7 @@ EventStoreError
 ├── StoreUnavailable       the database cannot be reached now; nothing was recorded
 ├── OutcomeUnknown         it cannot be told whether the unit was committed; read, do not assume
 ├── UnsafeStore            the database's settings would lose acknowledged events
+├── UnknownFormat          a later version wrote it
 └── LogCorrupted           what was read does not verify
 """
 
@@ -100,6 +101,17 @@ class UnsafeStore(EventStoreError):
 
     def __str__(self) -> str:
         return f"{self.setting} is {self.found!r} but must be {self.needed!r}"
+
+
+class UnknownFormat(EventStoreError):
+    """A later version of this program wrote what was read: it is waited for, never skipped."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.stream = stream
+
+    def __str__(self) -> str:
+        return f"stream {self.stream!r} is sealed in a format that only a later version can read"
 
 
 class LogCorrupted(EventStoreError):

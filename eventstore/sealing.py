@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 
 from eventstore.block import pack, unpack
-from eventstore.documents import pack_documents, unpack_documents
+from eventstore.documents import PACKED_TOGETHER_MAX, pack_documents, unpack_documents
 from eventstore.errors import Fenced, LogCorrupted, StoreUnavailable, WrongExpectedVersion
 from eventstore.events import (
     NO_STREAM,
@@ -67,7 +67,7 @@ class _Prepared:
     head: Head
     seal: Seal
     documents: Sequence[Document]
-    """All of them as one, and each one's end."""
+    """All of them as one, and each one's end; none where they stay as they are."""
     records: int
     size: int
     """Bytes of its blocks and documents."""
@@ -202,7 +202,7 @@ def _packed(records: Sequence[Record], salt: bytes) -> Sequence[Block]:
 
 
 def _packed_documents(documents: Mapping[str, bytes], block: Block) -> Sequence[Document]:
-    if not documents:
+    if not documents or sum(map(len, documents.values())) > PACKED_TOGETHER_MAX:
         return ()
     data = pack_documents(documents, block)
     if unpack_documents(data, block) != documents:

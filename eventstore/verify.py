@@ -104,7 +104,7 @@ async def _page(reader: LogReader, position: int, limit: int) -> Sequence[Record
 
 
 async def verify_head(reader: LogReader, head: Head) -> StreamReport:
-    """Verify one stream, at least up to this head of it."""
+    """Verify one stream, at least up to this head of it.  Raises `StoreUnavailable`, `UnknownFormat`."""
     for _ in range(_LOOKS_MAX - 1):
         report, newest = await _look(reader, head)
         if report.finding is None or newest is None or newest == head:
@@ -290,7 +290,10 @@ def _place(finding: Finding) -> tuple[bool, int]:
 
 
 async def audit(reader: LogReader) -> Audit:
-    """Verify the whole log, in memory that does not grow with it.  Raises `StoreUnavailable`."""
+    """Verify the whole log, in memory that does not grow with it.
+
+    Raises `StoreUnavailable`, `UnknownFormat`.
+    """
     found = Audit()
     async for report in verify(reader):
         found.add(report)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from actors.orders import Overloaded, RuntimeUnavailable, UnknownResponse
-from eventstore.errors import LogCorrupted, StoreUnavailable, StreamNotFound
+from eventstore.errors import LogCorrupted, StoreUnavailable, StreamNotFound, UnknownFormat
 from runtime.catalog import UnknownModel
 from runtime.conversation.errors import ConversationFull, ConversationLocked, UnknownConversation
 from runtime.project.errors import DefaultProject, TooManyKeys, UnknownKey, UnknownProject
@@ -214,7 +214,7 @@ def _conversation(code: str) -> Callable[[Exception], Problem]:
     return lambda error: Problem(400, str(error), code=code, param="conversation")
 
 
-def _newer(_: UnknownEvent) -> Problem:
+def _newer(_: UnknownEvent | UnknownFormat) -> Problem:
     message = "A newer version of the server wrote this response; this one cannot read it."
     return Problem(503, message, UNAVAILABLE, "written_by_newer_version", headers={"retry-after": "5"})
 
@@ -238,6 +238,7 @@ TABLE: Final[dict[type[BaseException], Callable[[Any], Problem]]] = {
     TooManyKeys: lambda error: Problem(400, f"Refused: {error}.", code="too_many_keys"),
     DefaultProject: lambda error: Problem(400, f"Refused: {error}.", code="default_project"),
     UnknownEvent: _newer,
+    UnknownFormat: _newer,
     UnknownResponse: lambda error: no_response(error.response_id).problem,
     StreamNotFound: lambda error: no_response(error.stream).problem,
     Overloaded: _overloaded,

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ClauseElement, Dialect, func, select
+from sqlalchemy import ClauseElement, Dialect, func, literal_column, select
 
 from eventstore.block import SPAN_MAX, unpack
-from eventstore.errors import LogCorrupted, StoreUnavailable
+from eventstore.documents import BLOCK_BYTES
+from eventstore.errors import LogCorrupted, StoreUnavailable, UnknownFormat
 from eventstore.events import PACKED, Block, Claim, Head, Record
 from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.sql.clock import wall_clock
@@ -83,8 +84,9 @@ SELECT
     (SELECT CAST(COALESCE(sum(length(d.data)), 0) AS BIGINT) FROM page
      JOIN documents d ON d.stream_id = page.id),
     (SELECT count(*) FROM page), (SELECT max(created) FROM page)"""
+_BLOCK_BEGINNING: Final = func.substr(BLOCKS.c.data, literal_column("1"), literal_column(str(BLOCK_BYTES)))
 _DOCUMENTS: Final = (
-    select(STREAMS.c.name, DOCUMENTS.c.kind, DOCUMENTS.c.data, *list(BLOCKS.c)[1:])
+    select(STREAMS.c.name, DOCUMENTS.c.kind, DOCUMENTS.c.data, *list(BLOCKS.c)[1:-1], _BLOCK_BEGINNING)
     .join(DOCUMENTS, DOCUMENTS.c.stream_id == STREAMS.c.id)
     .outerjoin(
         BLOCKS,
@@ -184,13 +186,13 @@ class SqlLogReader(ABC):
     ) -> None:
         """Add what `blocks` hold of `places`.  One that is bad harms only the pages that its records lack."""
         before, self._unpacked = self._unpacked, {}
-        bad: list[tuple[Block, LogCorrupted]] = []
+        bad: list[tuple[Block, LogCorrupted | UnknownFormat]] = []
         room = _KEPT_BYTES_MAX
         for key in blocks:
             block, salt = key
             try:
                 records = before.get(key) or unpack(block, salt)
-            except LogCorrupted as error:
+            except (LogCorrupted, UnknownFormat) as error:
                 bad.append((block, error))
                 continue
             page.update((record.position, record) for record in records if record.position in places)

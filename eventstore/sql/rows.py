@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from eventstore import chain
-from eventstore.documents import opened
+from eventstore.documents import BLOCK_BYTES, opened
 from eventstore.errors import LogCorrupted
 from eventstore.events import PACKED, Block, Head, Record
 
@@ -54,9 +54,9 @@ def record_of(row: Sequence[Any]) -> Record:
     return Record(position, stream, first_version, types, schema, epoch, recorded_at, digest, link, events)
 
 
-_BLOCK_COLUMNS: Final = "b.first_version, b.last_version, b.first_position, b.last_position, b.chain, b.data"
+_BLOCK_PLACE: Final = "b.first_version, b.last_version, b.first_position, b.last_position, b.chain"
 BLOCK_COLUMNS: Final = (
-    f"s.name, {_BLOCK_COLUMNS},"
+    f"s.name, {_BLOCK_PLACE}, b.data,"
     " (SELECT t.salt FROM salts t WHERE t.stream_id = b.stream_id AND t.from_version <= b.last_version"
     " ORDER BY t.from_version DESC LIMIT 1)"
 )
@@ -74,8 +74,8 @@ def block_row(block: Block) -> tuple[object, ...]:
     return (*place, block.chain, block.data)
 
 
-DOCUMENT_COLUMNS: Final = f"d.kind, d.data, {_BLOCK_COLUMNS}"
-"""With the first block of a stream whose documents are packed."""
+DOCUMENT_COLUMNS: Final = f"d.kind, d.data, {_BLOCK_PLACE}, substr(b.data, 1, {BLOCK_BYTES})"
+"""With the beginning of the first block of a stream whose documents are packed."""
 DOCUMENT_BLOCKS: Final = (
     f"LEFT JOIN blocks b ON b.stream_id = d.stream_id AND b.first_version = 0 AND d.kind = '{PACKED}'"
 )

@@ -52,6 +52,7 @@ _ERRORS: Final[dict[str, Callable[..., EventStoreError]]] = {
         errors.StoreUnavailable,
         errors.OutcomeUnknown,
         errors.UnsafeStore,
+        errors.UnknownFormat,
         errors.LogCorrupted,
     )
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
+import zlib
 from dataclasses import replace
 
 import orjson
 import pytest
 
-from eventstore.block import pack
-from eventstore.documents import pack_documents, unpack_documents
-from eventstore.errors import Fenced, LogCorrupted
+from eventstore.block import beginning, pack
+from eventstore.dictionary import DICTIONARY
+from eventstore.documents import BLOCK_BYTES, PACKED_TOGETHER_MAX, pack_documents, unpack_documents
+from eventstore.errors import Fenced, LogCorrupted, UnknownFormat
 from eventstore.events import PACKED, Document, Head, NewStream
 from eventstore.ports import EventStore
 from eventstore.sealing import seal
@@ -98,4 +101,55 @@ async def test_a_change_of_them_is_noticed(store: EventStore) -> None:
         with pytest.raises(LogCorrupted):
             unpack_documents(changed, beside)
     with pytest.raises(LogCorrupted):
-        unpack_documents(data, replace(block, data=b"?"))
+        unpack_documents(data, replace(block, data=b"\x02?"))
+    for later in ((b"\x02" + data[1:], block), (data, replace(block, data=b"\x03" + block.data[1:]))):
+        with pytest.raises(UnknownFormat):
+            unpack_documents(*later)
+
+
+async def test_nothing_can_be_added_to_them_unseen(store: EventStore) -> None:
+    await answered(store, "a")
+    (block,) = pack(await records(store, "a"))
+    dictionary = DICTIONARY + beginning(block, 28_000)
+    data = pack_documents(BESIDE, block)
+    body = zlib.decompressobj(zdict=dictionary).decompress(data[1:])
+    header = orjson.dumps({kind: len(BESIDE[kind]) for kind in sorted(BESIDE)})
+    assert body[4 : 4 + len(header)] == header
+    spelled = (len(header) + 1).to_bytes(4, "big") + header + b" " + body[4 + len(header) :]
+    for added in (data + b"more", *(_deflated(each, dictionary) for each in (body + b"more", spelled))):
+        with pytest.raises(LogCorrupted, match="documents cannot be read"):
+            unpack_documents(added, block)
+
+
+def _deflated(body: bytes, dictionary: bytes) -> bytes:
+    packer = zlib.compressobj(9, zdict=dictionary)
+    return b"\x01" + packer.compress(body) + packer.flush()
+
+
+async def test_large_ones_stay_as_they_are(store: EventStore) -> None:
+    """To read one would unpack them all, on an event loop."""
+    large = {**BESIDE, "input": b"x" * PACKED_TOGETHER_MAX}
+    await answered(store, "a")
+    await store.append(unit(documents=(Document("a", "input", large["input"]),)))
+    head = await store.head("a")
+    assert head is not None
+    before, _ = await store.stored("p1")
+    await seal(store, [head], "the test", "")
+    after, _ = await store.stored("p1")
+    assert PACKED_TOGETHER_MAX < after < before
+    assert await store.beside("a") == large
+    assert await store.documents("p1", ["a"], "items") == {"a": BESIDE["items"]}
+
+
+async def test_the_beginning_of_a_block_is_enough_to_read_them(store: EventStore) -> None:
+    """Of a record of megabytes that does not compress no more is fetched."""
+    noise = random.Random(1).randbytes(200_000)
+    await store.append(unit(create("a", noise, new=NewStream("response", "p1", "completed"))))
+    await store.append(unit(documents=(Document("a", "items", noise[:9_000]),)))
+    (block,) = pack(await records(store, "a"))
+    assert len(block.data) > 2 * BLOCK_BYTES
+    await seal(store, await store.heads(), "the test", "")
+    assert await store.document("a", "items") == noise[:9_000]
+    assert await store.documents("p1", ["a"], "items") == {"a": noise[:9_000]}
+    begun = replace(block, data=block.data[:BLOCK_BYTES])
+    assert unpack_documents(pack_documents(BESIDE, block), begun) == BESIDE

@@ -40,7 +40,7 @@ async def test_a_bad_block_is_missed_only_where_its_records_lie(
     with closing(sqlite3.connect(tmp_path / DATABASE)) as connection, connection:
         connection.execute("DROP TRIGGER blocks_no_update")
         connection.execute(
-            "UPDATE blocks SET data = x'00' WHERE stream_id = (SELECT id FROM streams WHERE name = 'two')"
+            "UPDATE blocks SET data = x'0200' WHERE stream_id = (SELECT id FROM streams WHERE name = 'two')"
         )
     for record in before:
         if record.stream == "two":

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventstore.texts import apart, together
+from eventstore.texts import STRINGS_MAX, apart, together
 from tests.depth import examples
 
 JSON = st.recursive(
@@ -32,6 +32,19 @@ def test_the_deltas_of_a_text_lie_end_to_end() -> None:
     left, strings = apart(events)
     assert left == b'{"d":[\0,\0,\0]}\n{}\n{"index":0,"d":[\0,\0]}'
     assert b"".join(strings) == b'This is \\"an answer\\".\\n'
+
+
+def test_more_strings_than_memory_is_meant_for_stay_where_they_are() -> None:
+    fits = [orjson.dumps(["x"] * (STRINGS_MAX // 2)) for _ in range(2)]
+    assert len(apart(fits)[1]) == STRINGS_MAX
+    more = [*fits, b'["x"]']
+    assert apart(more) == (b"", more)
+
+
+def test_a_string_that_never_ends_is_looked_at_once() -> None:
+    """Each quote in it taken for another's beginning, this would need more than the time of a test."""
+    event = b'"' + b'\\"' * 100_000 + b"x" * 4_000_000
+    assert apart([event]) == (event, [])
 
 
 def test_another_number_of_strings_is_noticed() -> None:

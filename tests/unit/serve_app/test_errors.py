@@ -12,7 +12,7 @@ import actors.orders
 import eventstore.errors
 import runtime.response.errors
 from actors.orders import Overloaded, RuntimeUnavailable, UnknownResponse
-from eventstore.errors import LogCorrupted, OutcomeUnknown, StoreUnavailable, StreamNotFound
+from eventstore.errors import LogCorrupted, OutcomeUnknown, StoreUnavailable, StreamNotFound, UnknownFormat
 from runtime.catalog import UnknownModel
 from runtime.response.errors import (
     InvalidInput,
@@ -35,6 +35,7 @@ CASES = [
     (StoreUnavailable("locked"), 503, "store_unavailable"),
     (OutcomeUnknown("cut"), 503, "store_unavailable"),
     (UnknownEvent("resp_1", 3, "an event"), 503, "written_by_newer_version"),
+    (UnknownFormat("resp_1"), 503, "written_by_newer_version"),
 ]
 # These never leave the actors; if one did, it would be our mistake and a 500.
 INSIDE = {
