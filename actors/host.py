@@ -34,7 +34,7 @@ from actors.orders import (
     UnknownResponse,
 )
 from actors.response_actor import ActivationLost, ActorPorts, ResponseActor
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, Fenced
 from eventstore.events import Head
 from eventstore.meter import METER
 from runtime.aggregate import Refused
@@ -330,7 +330,8 @@ class ActorHost:
             outcomes = await asyncio.gather(*map(self._outcome, orders))
             # What another host was faster to take leaves room for the next.
             self._pull_wanted |= any(
-                isinstance(outcome, Moved) or (outcome is None and order.response_id not in self._actors)
+                isinstance(outcome, Moved | Fenced)
+                or (outcome is None and order.response_id not in self._actors)
                 for order, outcome in zip(orders, outcomes, strict=True)
             )
         except EventStoreError as error:

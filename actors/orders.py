@@ -5,7 +5,7 @@ Orders cross processes by pickle, many in one call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from eventstore.events import Claim
 from runtime.response.commands import Create
@@ -106,8 +106,8 @@ class HostInfo:
     slots: int
     node: str
     pid: int
-    address: str = ""
-    """Where it takes orders from its own node (`actors.local_orders`)."""
+    address: str = field(default="", repr=False)
+    """Where it takes orders from its own node (`actors.local_orders`), with a secret in it."""
     running: int = 0
     guests: int = 0
     """Those of them that take no slot."""

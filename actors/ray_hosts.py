@@ -179,6 +179,11 @@ class RayHost:
             self._pidfd = -1
 
 
+_TRIED: set[str] = set()
+"""Nodes that were given a host, or on which none came up.  Of this process: each try to start the runtime
+has a factory of its own, and must not take the same bad node again."""
+
+
 class RayHostFactory:
     """`HostFactory` on the Ray cluster that this process belongs to."""
 
@@ -187,8 +192,6 @@ class RayHostFactory:
         self._known: set[str] = set()
         """Ray actors that this process started or found, by name."""
         self._missed: Counter[str] = Counter()
-        self._used: set[str] = set()
-        """Nodes that were given a host."""
 
     async def start(self, spec: HostSpec) -> RayHost:
         """See `HostFactory`."""
@@ -224,16 +227,16 @@ class RayHostFactory:
         return _watched(actor, info)
 
     async def _apart(self) -> dict[str, Any]:
-        """Ray's option for a node that never had a host, so that no node takes all hosts along when it dies.
+        """Ray's option for a node that was never given a host: no node must take all along when it dies.
 
         Where each has had one Ray chooses: the emptiest may be so because it has just died.  (Softly asked
         for, Ray passes over the very node, if what is to run there needs nothing of it.)
         """
         nodes = {node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]}
-        fresh = min(nodes - self._used, default=None)
+        fresh = min(nodes - _TRIED, default=None)
         if fresh is None:
             return {}
-        self._used.add(fresh)
+        _TRIED.add(fresh)
         return {"scheduling_strategy": NodeAffinitySchedulingStrategy(fresh, soft=False)}
 
     async def found(self) -> Sequence[tuple[HostSpec, RayHost, HostInfo]]:
@@ -259,7 +262,7 @@ class RayHostFactory:
                 ray.kill(actor, no_restart=True)
             return None
         self._known.add(name)
-        self._used.add(info.node)
+        _TRIED.add(info.node)
         return HostSpec(info.name, info.isolation, info.slots, {}), _watched(actor, info), info
 
 

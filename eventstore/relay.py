@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Protocol
 
 from eventstore.damaged import Damaged
@@ -384,15 +384,17 @@ class Relay:
             self._saved, self._saved_at = captured, _now()
 
     async def _end(self, loaded: bool) -> None:
+        if loaded:
+            self._saved_at = 0.0
+            save = asyncio.create_task(self._save_if_due())
+            while not save.done():  # However often this is cancelled; the store bounds it.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([save])
+            if (error := save.exception()) is not None:
+                logger.warning("the cursor was not saved, up to a second will be repeated: %s", error)
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait([self._probe])
-        if loaded:
-            self._saved_at = 0.0
-            try:
-                await self._save_if_due()
-            except StoreUnavailable:
-                logger.warning("the relay's cursor was not saved; it will repeat up to a second of events")
 
     def _unhindered(self) -> None:
         if self._capture_from is None:

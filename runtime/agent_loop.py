@@ -15,7 +15,7 @@ from eventstore.meter import METER
 from runtime.attempt import Attempt
 from runtime.catalog import Resolved
 from runtime.checked_output import CheckedModel, form_to_check
-from runtime.compaction import CompactingModel, is_due, last_turn
+from runtime.compaction import CompactingModel, is_due, last_turn, offers, without_offers
 from runtime.intake import Intake
 from runtime.journal import Journal
 from runtime.model import JSON, Model, ModelError, ModelRequest
@@ -113,7 +113,11 @@ class AgentLoop:
         await self._compact()
         while not (state := self._journal.state).is_over:
             compacted = any(item["type"] == "compaction" for item in state.call_items)
-            if state.begun_call or state.call is None or (compacted and len(self._context) > 1):
+            if (
+                state.begun_call
+                or state.call is None
+                or (compacted and len(without_offers(self._context)) > 1)
+            ):
                 await self._ask(self._model, self._finish)
                 continue
             stop = self._stop(state.call)
@@ -147,7 +151,9 @@ class AgentLoop:
             return
         if not self._journal.state.output:
             await self._ask(CompactingModel(self._model, self._seal), ending=list)
-        self._context = [*self._journal.state.context_items[:1], *last_turn(self._context)]
+        turn = last_turn(self._context)
+        before = self._context[: len(self._context) - len(turn)]
+        self._context = [*offers(before), *self._journal.state.context_items[:1], *turn]
 
     async def _ask(self, model: Model, ending: Callable[[], Sequence[Command]]) -> None:
         """Call the model until its call has ended, and `ending` with it, or until there is no hope."""

@@ -53,9 +53,10 @@ def is_due(context: Sequence[Item], request: ResponseRequest) -> bool:
     if context and context[-1].get("type") == TRIGGER:
         return True
     threshold = request.compact_threshold
-    if threshold is None or tokens_of(context) <= threshold:
+    said = without_offers(context)
+    if threshold is None or tokens_of([*offers(context), *said]) <= threshold:
         return False
-    return len(last_turn(context)) < len(context)
+    return len(without_offers(last_turn(context))) < len(said)
 
 
 def last_turn(context: Sequence[Item]) -> Sequence[Item]:
@@ -72,12 +73,30 @@ def last_turn(context: Sequence[Item]) -> Sequence[Item]:
 
 
 def compacted(items: Sequence[Item]) -> Sequence[Item]:
-    """The items from the last compaction on that stands for all before it."""
+    """The items from the last compaction on that stands for all before it, and what was offered before."""
     for index in range(len(items) - 1, -1, -1):
         origin = items[index].get("_upstream") or {}
         if items[index].get("type") == "compaction" and origin.get("replaces"):
-            return items[index:]
+            return [*offers(items[:index]), *items[index:]]
     return items
+
+
+def offers(items: Sequence[Item]) -> list[Item]:
+    """The items that offer tools, without those whose every tool a later one offers anew."""
+    kept: list[Item] = []
+    named: set[tuple[JSON, JSON]] = set()
+    for item in reversed(items):
+        if item.get("type") == ADDITIONAL:
+            tools = {(tool.get("type"), tool.get("name")) for tool in item["tools"]}
+            if not tools <= named:
+                kept.append(item)
+                named |= tools
+    return kept[::-1]
+
+
+def without_offers(items: Iterable[Item]) -> list[Item]:
+    """The items that are told, and can be summarized."""
+    return [item for item in items if item.get("type") != ADDITIONAL]
 
 
 def as_message(item: Item) -> dict[str, JSON]:
@@ -106,7 +125,7 @@ class CompactingModel:
     @asynccontextmanager
     async def call(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Sequence[ModelEvent]]]:
         """Make one call.  Raises `ModelError`, also where no summary came back."""
-        items = [item for item in request.items if item.get("type") not in (TRIGGER, ADDITIONAL)]
+        items = [item for item in without_offers(request.items) if item.get("type") != TRIGGER]
         asked = replace(
             request,
             instructions=SUMMARIZE,

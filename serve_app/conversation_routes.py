@@ -117,20 +117,24 @@ class ConversationRoutes:
             claim = None
             if once is not None:
                 claim = Claim(scope, once.key, once.fingerprint, id, once.expires_at)
-            await self._add(AddItems(id, call.principal.project, items, call.principal.by), claim)
+            if not await self._add(AddItems(id, call.principal.project, items, call.principal.by), claim):
+                call.headers = (*call.headers, REPLAYED)
         await call.answer_json(item_list([_told(item) for item in items]))
 
-    async def _add(self, command: AddItems, claim: Claim | None) -> None:
+    async def _add(self, command: AddItems, claim: Claim | None) -> bool:
+        """Add the items; False where the same request added them meanwhile."""
         try:
             await self._obey(command, claim)
         except ClaimTaken as taken:
             if claim is None or taken.fingerprint != claim.fingerprint:
                 raise conflict() from None
+            return False
         except (OutcomeUnknown, RuntimeUnavailable):
             if claim is not None:
                 raise  # Sent again they are added once.
             # A host that does not answer may have added them all the same.
             raise maybe_added() from None
+        return True
 
     async def list_items(self, call: Call) -> None:
         """A page of its items."""

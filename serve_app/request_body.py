@@ -6,7 +6,7 @@ no answer are accepted.  A field whose meaning this server does not have yet is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 import orjson
@@ -196,7 +196,8 @@ def read_create(
     tools = read_tools(given.tools or ())
     check_not_run_here(given.tools or (), offered)
     input_ = _input(given, limits, body_size, unseal)
-    additional = tuple(_additional(input_.items, offered))
+    _check_additional(given.input, offered)
+    additional = [tool for item in input_.items if item["type"] == ADDITIONAL for tool in item["tools"]]
     return Asked(
         ResponseRequest(
             model=given.model,
@@ -271,14 +272,11 @@ def _input(given: CreateBody, limits: Limits, body_size: int, unseal: Unseal) ->
     return Items(({"type": "message", "role": "user", "status": "completed", "content": content},))
 
 
-def _additional(
-    items: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]
-) -> Iterator[Mapping[str, Any]]:
-    """The tools that items offer."""
-    for index, item in enumerate(items):
-        if item["type"] == ADDITIONAL:
+def _check_additional(input: Input, offered: Sequence[Mapping[str, Any]]) -> None:
+    """Check the tools that items of a valid input offer: errors name the places as they were sent."""
+    for index, item in enumerate(input if isinstance(input, list) else [input]):
+        if isinstance(item, dict) and item.get("type") == ADDITIONAL:
             check_not_run_here(item["tools"], offered, ("input", index, "tools"))
-            yield from item["tools"]
 
 
 def _conversation(given: str | ConversationRef | None) -> str | None:

@@ -19,8 +19,6 @@ from runtime.model import JSON, ModelError
 from runtime.models.json_text import dumps, loads
 from runtime.models.upstream_errors import cleaned, refused
 
-# All upstreams of a process together; more calls than this wait for a connection, within `first_byte`.
-CONNECTIONS = 1000
 # An answer without a stream, and an error's body, in memory.
 WHOLE_BYTES = 16 * 1024 * 1024
 ERROR_BYTES = 64 * 1024
@@ -43,7 +41,8 @@ class Connections:
         """The session.  Must be called from the event loop that will use it."""
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS, ttl_dns_cache=60),
+                # A host makes one call for each response that runs there: its slots bound the connections.
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),
             )

@@ -11,7 +11,8 @@ import pytest
 
 from actors.backlog import fair_page
 from actors.host import ActorHost
-from actors.orders import CreateOrder, Overloaded
+from actors.orders import CreateOrder, Overloaded, ResumeOrder
+from eventstore.errors import Fenced
 from eventstore.events import Head, NewStream
 from eventstore.memory import MemoryEventStore
 from eventstore.ports import LogReader
@@ -168,6 +169,21 @@ async def test_all_that_waits_runs_in_the_end(cluster: LocalCluster) -> None:
     await asyncio.gather(*(cluster.client.create(command) for command in commands))
     for command in commands:
         assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
+
+
+async def test_what_another_host_was_faster_to_take_leaves_room_for_the_next(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run(cluster, *(of("flood", STALLED) for _ in range(3)))
+    host = some_host(cluster)
+
+    async def lost(order: ResumeOrder) -> Exception | None:
+        return Fenced(order.response_id, order.epoch, order.epoch + 1)
+
+    monkeypatch.setattr(host, "_outcome", lost)
+    host._slots = 3
+    await host._pull_once()
+    assert host._pull_wanted
 
 
 async def test_a_page_holds_something_of_every_project_however_much_one_has_queued() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import pickle
+import struct
 from collections.abc import AsyncIterator, Sequence
 from multiprocessing.connection import Connection
 
@@ -15,6 +17,13 @@ from actors.local_orders import OUTSTANDING_MAX, LocalLine, LocalLines, LocalOrd
 from actors.orders import CancelOrder, Order, Overloaded
 
 WAIT = 30.0
+
+
+class Unspeakable(Exception):
+    """What cannot be pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a mistake")
 
 
 class Host:
@@ -37,6 +46,10 @@ class Host:
                 return Overloaded(2.5)
             case "broken":
                 raise TypeError("a mistake")
+            case "cancelled":
+                raise asyncio.CancelledError
+            case "unspeakable":
+                return Unspeakable()
         return None
 
 
@@ -89,7 +102,20 @@ async def test_a_slow_order_holds_up_no_other(host: Host, line: LocalLine) -> No
 async def test_a_mistake_is_told_to_whoever_asked(line: LocalLine) -> None:
     (outcome,) = await line.obey([CancelOrder("resp_1", "broken")])
     assert str(outcome) == "its host met TypeError"
+    async with asyncio.timeout(WAIT):
+        (outcome,) = await line.obey([CancelOrder("resp_1", "unspeakable")])
+    assert str(outcome) == "its host met TypeError"
     assert await line.obey([CancelOrder("resp_1", "me")]) == [None]
+
+
+async def test_what_ends_without_an_answer_ends_the_line(lines: LocalLines, line: LocalLine) -> None:
+    assert await line.obey([CancelOrder("resp_1", "me")]) == [None]
+    async with asyncio.timeout(WAIT):
+        with pytest.raises(HostUnreachable):
+            await line.obey([CancelOrder("resp_1", "cancelled")])
+    again = await lines.to(line.address)
+    assert again is not None
+    assert again is not line
 
 
 async def test_one_line_serves_all_who_speak_to_a_host(orders: LocalOrders, lines: LocalLines) -> None:
@@ -111,7 +137,46 @@ async def test_another_user_is_refused(host: Host, lines: LocalLines) -> None:
             with pytest.raises(HostUnreachable):
                 await line.obey([CancelOrder("resp_1", "me")])
     assert host.heard == []
+    assert await lines.to(orders.address) is None, "Ray carries its orders from now on"
     orders.close()
+
+
+class Trap:
+    """Tells when it is unpickled."""
+
+    sprung = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_spring, ())
+
+
+def _spring() -> None:
+    Trap.sprung = True
+
+
+@pytest.mark.parametrize("token", ["", "00" * 31, "00" * 32])
+async def test_who_does_not_know_the_token_is_not_read(orders: LocalOrders, token: str) -> None:
+    """Its name can be listed by anybody."""
+    name = orders.address.partition(":")[0]
+    message = pickle.dumps((1, Trap()))
+    reader, writer = await asyncio.open_unix_connection(f"\0{name}")
+    writer.write(bytes.fromhex(token) + struct.pack("!Q", len(message)) + message)
+    writer.write_eof()
+    async with asyncio.timeout(WAIT):
+        assert await reader.read() == b""
+    writer.close()
+    assert not Trap.sprung
+
+
+async def test_who_cannot_be_told_is_refused(
+    orders: LocalOrders, lines: LocalLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.local_orders.socket.SO_PEERCRED", -1)
+    line = await lines.to(orders.address)
+    assert line is not None
+    async with asyncio.timeout(WAIT):
+        with pytest.raises(HostUnreachable):
+            await line.obey([CancelOrder("resp_1", "me")])
 
 
 def _deaf(address: Connection) -> None:

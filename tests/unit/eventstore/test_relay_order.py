@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from actors.background import end
 from eventstore.events import Batch
 from eventstore.nats_subjects import safe_token
 from eventstore.ports import BusUnavailable, CaptureUnavailable, Subscription
@@ -371,5 +372,27 @@ def test_a_record_may_be_rendered_again_and_in_any_order() -> None:
         for index in (4, 4, 0, 3, 1, 2, 0):
             assert await scene.renders.batch(records[index]) == wanted[index]
         assert await scene.renders.batch(replace(records[0], payload=None)) is None
+
+    play(main())
+
+
+def test_the_cursor_is_saved_however_often_the_relay_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        scene = Scene()
+        relay = scene.relay()
+        task = asyncio.create_task(relay.run())
+        await asyncio.sleep(2)
+        scene.bus.held.offer(await scene.log.commit("a"))
+        while not relay.position:  # noqa: ASYNC110  (it sets no event)
+            await asyncio.sleep(0.001)
+        save = scene.log.store.save_cursor
+
+        async def slowly(name: str, position: int) -> None:
+            await asyncio.sleep(3)
+            await save(name, position)
+
+        monkeypatch.setattr(scene.log.store, "save_cursor", slowly)
+        await end(task)
+        assert await scene.log.store.cursor("relay") == 1
 
     play(main())

@@ -7,6 +7,7 @@ import pytest
 
 from runtime.catalog import Adapter
 from runtime.model import CallStarted, ItemOpened, Usage
+from runtime.models.http import Connections
 from runtime.models.json_text import dumps
 from runtime.models.open import ModelPool
 from tests.fakes.script import words
@@ -161,3 +162,11 @@ async def until_still(fake: FakeUpstream) -> None:
 async def test_models_are_listed(fake: FakeUpstream, pool: ModelPool) -> None:
     for adapter in ("openai_chat", "openai_responses"):
         assert await pool.open(upstream_of(fake, adapter)).models() == ["fake", "fake-large"]
+
+
+async def test_as_many_calls_as_slots_find_a_connection() -> None:
+    connections = Connections()
+    connector = connections.session().connector
+    assert connector is not None
+    assert connector.limit == 0
+    await connections.aclose()

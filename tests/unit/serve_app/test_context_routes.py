@@ -24,9 +24,10 @@ from tests.fakes.upstream import FakeUpstream
 from tests.local_cluster import CONFIG
 from tests.unit.actors.kit import always, in_turn, says
 from tests.unit.serve_app.served import Connection, Served, served, until
-from tests.unit.serve_app.test_client_tools import scripted
+from tests.unit.serve_app.test_client_tools import FUNCTION, additional, scripted
 
 LONG = "word " * 2000
+TRIGGER = {"type": "compaction_trigger"}
 COMPACT = [{"type": "compaction", "compact_threshold": 1000}]
 
 
@@ -257,3 +258,35 @@ def test_a_seal_opens_for_its_key_and_project_only() -> None:
     assert Seal("key").open("q", sealed) is None
     assert Seal("other").open("p", sealed) is None
     assert Seal("key").open("p", sealed[:-2] + ("AA" if sealed[-2:] != "AA" else "BB")) is None
+
+
+# -- Tools that items offer --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trigger", [True, False])
+async def test_no_summary_stands_for_tools_that_an_item_offers(trigger: bool) -> None:
+    """They stay offered to the response that sent them, and to what continues it."""
+    script = in_turn(says("Long."), says("They talked."), says("Yes."), says("Still."))
+    more: dict[str, Any] = {"model": "scripted", "context_management": COMPACT}
+    async with scripted(script) as (server, model):
+        first = (await server.create(input=LONG, **more)).json()
+        sent = [additional(FUNCTION), *([TRIGGER] if trigger else [asked("And?")])]
+        second = (await server.create(input=sent, previous_response_id=first["id"], **more)).json()
+        spoken = ["compaction"] if trigger else ["compaction", "message"]
+        assert [item["type"] for item in second["output"]] == spoken, second
+        await server.create(input="Still?", previous_response_id=second["id"], **more)
+    offered = [[tool["name"] for tool in request.tools] for request in model.requests]
+    assert offered == [[], [], *([] if trigger else [["look_up"]]), ["look_up"]]
+
+
+async def test_tools_that_an_item_offers_are_counted_once_and_never_summarized() -> None:
+    long = {**FUNCTION, "description": LONG[:3000]}
+    other = {**long, "name": "other"}
+    script = always(*says("Yes."))
+    more: dict[str, Any] = {"model": "scripted", "context_management": COMPACT}
+    async with scripted(script) as (server, model):
+        again = [additional(long), asked("One."), additional(long), asked("Two.")]
+        assert (await server.create(input=again, **more)).status_code == 200
+        alone = [additional(long), additional(other), asked("One.")]
+        assert (await server.create(input=alone, **more)).status_code == 200
+    assert len(model.requests) == 2

@@ -12,6 +12,7 @@ import pytest
 
 from actors.client import RuntimeClient
 from actors.orders import AggregateOrder, RuntimeUnavailable
+from eventstore.errors import ClaimTaken
 from runtime.catalog import Catalog
 from serve_app.asgi import Api
 from serve_app.limits import Limits
@@ -269,6 +270,24 @@ async def test_items_whose_answer_was_lost_are_added_once(
     assert "x-should-retry" not in answer.headers, "a client may send them again by itself"
     assert (await add(server.client, path)).status_code == 200
     assert await told(server, path) == ["Hello"]
+
+
+async def test_who_loses_the_race_for_a_key_hears_that_it_is_a_repeat(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await begun(server)
+    change = server.cluster.client.change
+
+    async def late(order: AggregateOrder) -> None:
+        await change(order)
+        assert order.claim is not None
+        claim = order.claim
+        raise ClaimTaken(claim.scope, claim.key, claim.fingerprint, claim.stream)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.cluster.client, "change", late)
+        answer = await add(server.client, path)
+    assert (answer.status_code, answer.headers["idempotent-replayed"]) == (200, "true")
 
 
 async def test_a_key_for_items_is_its_conversations_and_for_one_request(server: Served) -> None:

@@ -438,6 +438,10 @@ def test_a_request_cannot_name_a_tool_as_one_that_the_agent_runs_itself() -> Non
     problem = refused(model="runs-its-own", tools=[look])
     assert (problem.status, problem.param) == (400, "tools[0].name")
     assert read(model="agent", tools=[look]).tools[0]["name"] == "look", "the client runs it either way"
+    hosted = [{"type": "web_search_call", "id": "ws_1"}, {"type": "web_search"}]
+    item = {"type": "additional_tools", "role": "developer", "tools": [hosted[1], look]}
+    problem = refused(model="runs-its-own", input=[hosted[0], item])
+    assert (problem.status, problem.param) == (400, "input[1].tools[1].name"), "where it was sent"
 
 
 def test_a_json_schema_format_has_all_its_keys() -> None:
