@@ -18,6 +18,7 @@ import pickle
 import secrets
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, cast
@@ -42,7 +43,7 @@ _REFUSED_MAX: Final = 1024
 """Addresses of hosts that hung up at once which a process remembers."""
 
 
-class _End(asyncio.Protocol):
+class _End(asyncio.Protocol, ABC):
     """One end of a line: messages of a number and something, each behind its length in bytes."""
 
     def __init__(self, user: int) -> None:
@@ -96,8 +97,9 @@ class _End(asyncio.Protocol):
         if self._transport is not None and self.is_open:
             self._transport.write(_LENGTH.pack(len(message)) + message)
 
+    @abstractmethod
     def _received(self, number: int, what: Any) -> None:
-        raise NotImplementedError
+        """Take a message."""
 
 
 class LocalOrders:
@@ -186,7 +188,7 @@ class LocalLine(_End):
     """The other side: one connection for all orders that a process gives a host."""
 
     def __init__(self, address: str, gone: Callable[[LocalLine, bool], None]) -> None:
-        """`gone` hears that it cannot be used any more, and whether it ever was open."""
+        """`gone` hears that it cannot be used any more, and whether it was open."""
         super().__init__(os.getuid())
         self.address = address
         self.loop = asyncio.get_running_loop()
