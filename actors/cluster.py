@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds an answer may take beyond what was asked."""
-START_TIMEOUT = 60.0
-"""Seconds the first hosts, or a fresh one, may take to start."""
+START_TIMEOUT = 180.0
+"""Seconds the supervisor and the first hosts may take to start: a minute is not enough everywhere."""
+RESERVE_TIMEOUT = 60.0
+"""Seconds a fresh host may take that somebody waits for."""
 _HEAD = "node:__internal_head__"
 """The resource that Ray gives the node of its head."""
 CALLS_MAX = 10_000
@@ -61,7 +63,7 @@ class RaySupervisor:
         """See `SupervisorHandle`."""
         handle: HostHandle | None
         handle, refusal = await _answer(
-            self._actor.reserve.remote(response_id, isolation, model), START_TIMEOUT
+            self._actor.reserve.remote(response_id, isolation, model), RESERVE_TIMEOUT
         )
         if handle is None:
             raise refusal

@@ -30,7 +30,7 @@ from eventstore.sql.owner_lock import ProcessIdentity
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 """Seconds a fresh host may take: a cold worker process on a busy machine, imports included."""
 HALTED_MAX = 1.0
 """Seconds after which a process that a signal halted (SIGSTOP) counts as gone: its clients wait."""

@@ -38,6 +38,11 @@ RENEW_S: Final = 1.0
 """Seconds between renewals of the streams that are held."""
 REFUSED_S: Final = 0.25
 """Seconds for which a project that has nothing left is refused without asking again: a flood costs little."""
+HELD_S: Final = 0.25
+"""Seconds for which such a refusal is held back: a client that asks again at once, whatever it is told, would
+keep every processor busy."""
+HELD_MAX: Final = 64
+"""Refusals that are held back at once; further ones are told at once."""
 STORED_S: Final = 30.0
 """Seconds between two counts of what a project stores; long counts are made less often."""
 STORED_SHARE: Final = 50
@@ -78,6 +83,7 @@ class Quotas:
         self._replica = replica
         self._now = now
         self._shares: OrderedDict[str, _Share] = OrderedDict()
+        self._held = 0
         self._renewing: asyncio.Task[None] | None = None
 
     async def admit(self, call: Call) -> None:
@@ -160,12 +166,21 @@ class Quotas:
             finally:
                 share.waiting -= 1
         if not share.budget:
+            await self._hold_back()
             again_in = max(share.lease.again_in, REFUSED_S)
             bounds = project.quotas
             if bounds.requests_per_minute is not None and not share.lease.requests_left:
                 raise _limited("requests_per_minute", bounds.requests_per_minute, again_in)
             raise _limited("tokens_per_minute", bounds.tokens_per_minute or 0, again_in)
         share.budget -= 1
+
+    async def _hold_back(self) -> None:
+        if self._held < HELD_MAX:
+            self._held += 1
+            try:
+                await asyncio.sleep(HELD_S)
+            finally:
+                self._held -= 1
 
     async def _borrow(self, share: _Share, project: ProjectState, opening: int = 0) -> None:
         """Ask for a slice; what is left of the one before goes back."""

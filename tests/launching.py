@@ -20,7 +20,7 @@ import psutil
 from serve_app.launch import processes
 
 ECHO = "tests.echo_application:build"
-START_LIMIT_S = 180.0
+START_LIMIT_S = 310.0
 STOP_LIMIT_S = 15.0
 
 

@@ -38,7 +38,7 @@ from serve_app.settings import Settings
 APPLICATION: Final = "rayspond"
 NAMESPACE: Final = "rayspond"
 _OBJECT_STORE_BYTES: Final = 512 * 1024 * 1024
-_READY_LIMIT_S: Final = 60.0
+_READY_LIMIT_S: Final = 180.0
 _STOP_LIMIT_S: Final = 5.0
 _LOOK_INTERVAL_S: Final = 1.0
 _CAPTURE_INTERVAL_S: Final = 5.0
@@ -196,8 +196,21 @@ def _start_ray(address: str, scratch: Path) -> tuple[str, Node | None]:
     if address != "local":
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
         return str(ray.get_runtime_context().gcs_address), None
+    try:
+        node = _start_node(scratch)
+    except Exception as error:  # noqa: BLE001  (Ray raises no narrower one)
+        # Ray gives its processes 30 s, which a machine that is short of memory or of its disk may exceed.
+        print(f"Ray did not start, and is started once more: {error}", file=sys.stderr)
+        own = processes.current()
+        processes.end(lambda: processes.family([own]), grace_s=0)
+        node = _start_node(scratch)
+    ray.init(address=node.address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+    return str(node.address), node
+
+
+def _start_node(scratch: Path) -> Node:
     # `ray.init(address="local")` does the same, plus a log monitor and an autoscaler: 95 MiB for nothing.
-    node = Node(
+    return Node(
         RayParams(
             node_ip_address="127.0.0.1",
             temp_dir=str(scratch / "ray"),  # Ray opens it to every user; what is around it stays ours alone.
@@ -212,8 +225,6 @@ def _start_ray(address: str, scratch: Path) -> tuple[str, Node | None]:
         spawn_reaper=False,
         ray_init_cluster=True,
     )
-    ray.init(address=node.address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
-    return str(node.address), node
 
 
 def _serve_port() -> int | None:

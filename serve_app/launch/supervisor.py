@@ -31,7 +31,7 @@ from serve_app.settings import PREFIX, Settings
 
 _VERSION: Final = "0.1.0"
 _NATS_LIMIT_S: Final = 20.0
-_START_LIMIT_S: Final = 180.0
+_START_LIMIT_S: Final = 300.0
 _LEFTOVER_GRACE_S: Final = 1.0
 _CORE_STOP_S: Final = 5.0
 _TERM_GRACE_S: Final = 2.0

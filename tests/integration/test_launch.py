@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import nats
 import psutil
 import pytest
 
+from serve_app.launch.processes import MARK
 from tests.launching import Instance, rayspond, until
 
 pytestmark = pytest.mark.ray
@@ -238,3 +240,46 @@ def _lives(process: psutil.Process) -> bool:
 
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, timeout=10)
+
+
+FAILS_ONCE = """
+import os, pathlib, sys, traceback
+import ray
+from serve_app.launch import core, processes
+
+start, started, failed = core._start_node, [], True
+
+def fails_once(scratch):
+    started.append(start(scratch))
+    if len(started) == 1:
+        raise Exception("The current node timed out during startup.")
+    return started[-1]
+
+core._start_node = fails_once
+try:
+    address, node = core._start_ray("local", pathlib.Path(sys.argv[1]))
+    assert node is started[1] and address == node.address
+    assert {name for name, _ in started[0].dead_processes()} >= {"raylet", "gcs_server"}
+    assert [one["Alive"] for one in ray.nodes()] == [True]
+    failed = False
+except Exception:
+    traceback.print_exc()
+processes.end(lambda: processes.family([processes.current()]), grace_s=0)
+os._exit(failed)
+"""
+
+
+def test_a_ray_that_does_not_start_in_its_time_is_ended_and_started_once_more() -> None:
+    ours = {MARK: "once-more", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    with tempfile.TemporaryDirectory(prefix="rayspond-") as scratch:  # Ray's sockets have short names only.
+        done = subprocess.run(
+            [sys.executable, "-c", FAILS_ONCE, scratch],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            start_new_session=True,
+            env={**os.environ, **ours},
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "Ray did not start, and is started once more" in done.stderr

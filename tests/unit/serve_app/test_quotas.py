@@ -18,7 +18,8 @@ SLOW = {"model": "simulated?stall_after=2", "input": "x"}
 
 
 @pytest.fixture
-async def door() -> AsyncIterator[Keyed]:
+async def door(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Keyed]:
+    monkeypatch.setattr(quotas, "HELD_S", 0)
     async with keyed() as one:
         yield one
 
@@ -82,6 +83,22 @@ async def test_a_flood_asks_the_supervisor_seldom(door: Keyed) -> None:
     answers = [await create(door, door.ours) for _ in range(100)]
     assert sum(answer.status_code == 200 for answer in answers) == 1
     assert asked < 20
+
+
+async def test_refusals_are_held_back_but_not_many_at_once(
+    door: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotas, "HELD_S", 3600)
+    monkeypatch.setattr(quotas, "HELD_MAX", 2)
+    await bound(door, requests_per_minute=1)
+    assert (await create(door, door.ours)).status_code == 200
+    refused = [asyncio.create_task(create(door, door.ours)) for _ in range(3)]
+    (told,), held = await asyncio.wait(refused, return_when=asyncio.FIRST_COMPLETED)
+    check_refused(told.result(), "requests_per_minute")
+    assert (await create(door, door.theirs)).status_code == 200, "others wait for none of that"
+    held.pop().cancel()
+    await until(lambda: door.server.api._quotas._held == 1)
+    next(iter(held)).cancel()
 
 
 async def test_tokens_that_were_used_up_are_waited_for(door: Keyed) -> None:
