@@ -236,9 +236,10 @@ class ResponseActor:
 
     async def _proceed(self, journal: Journal, context: list[history.Item]) -> None:
         ports = self._ports
-        await journal.record(*self._takeover)
-        if journal.state.is_over:
-            return
+        if self._takeover:
+            await journal.record(*self._takeover)
+            if journal.state.is_over:
+                return
         try:
             model = ports.open_model(journal.state.agent)
         except ModelError as error:

@@ -6,13 +6,13 @@ The stream is a cache for subscribers: nothing of ours reads it, and it is no pl
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
@@ -272,7 +272,7 @@ def _refusal(message: Msg) -> str | None:
     if message.headers is not None and message.headers.get("Status") == "503":
         return "JetStream is off, or has no stream for this subject"
     try:
-        error = json.loads(message.data).get("error")
+        error = orjson.loads(message.data).get("error")
     except (ValueError, AttributeError):
         return "an answer that is not JetStream's"
     return str(error.get("description", "unknown")) if isinstance(error, dict) else None

@@ -76,6 +76,24 @@ async def test_every_message_of_a_subscription_is_handed_on_at_once(client: OneC
     assert ear.heard.empty()
 
 
+async def test_what_is_sent_leaves_with_the_next_turn_of_the_loop(client: OneConnection) -> None:
+    client.hear("a", Ear())
+    for number in range(3):
+        client.send("a", b"%d" % number, "", {"n": str(number)})
+    assert client.pending_data_size > 0
+    await asyncio.sleep(0)
+    assert client.pending_data_size == 0
+
+
+async def test_headers_arrive_as_they_were_given(client: OneConnection) -> None:
+    ear = Ear()
+    client.hear("a", ear)
+    headers = {"Nats-Msg-Id": "1:resp:2", "ce-source": "/rayspond/ä", "ce-type": "response.created"}
+    client.send("a", b"body", "", headers)
+    message = await ear.next()
+    assert (message.headers, message.data) == (headers, b"body")
+
+
 async def test_a_header_cannot_add_another(client: OneConnection) -> None:
     ear = Ear()
     client.hear("a", ear)
