@@ -123,7 +123,7 @@ class Journal:
                 draft.obey(command)
             if not draft.events:
                 return
-            unit = replace(draft.unit(self._version, self.epoch, self.owner), claims=claims)
+            unit = draft.unit(self._version, self.epoch, self.owner, claims)
             recorded, *beside = await self._commit(unit, draft, patience)
             if draft.state.status is not self._state.status:
                 _CAME_TO.add(1, draft.state.status.value)
@@ -208,7 +208,7 @@ class _Draft:
             self._shown = made if self._shown is None else _joined(self._shown, made)
             self.events += events
 
-    def unit(self, version: int, epoch: int, owner: str | None) -> Unit:
+    def unit(self, version: int, epoch: int, owner: str | None, claims: Sequence[Claim]) -> Unit:
         """What is to be committed behind `version`."""
         state, ends = self.state, self.state.is_over and not self.before.is_over
         append = Append(
@@ -226,12 +226,25 @@ class _Draft:
             erase=state.status == Status.ERASED,
         )
         kept = history.documents(state) if ends else {}
-        return Unit([append], documents=[Document(self._stream, kind, data) for kind, data in kept.items()])
+        documents = [Document(self._stream, kind, data) for kind, data in kept.items()]
+        return Unit([append], claims, documents)
 
     def batch(self, recorded: Recorded) -> Batch:
         """What followers are told, now that it is committed."""
         assert self._shown is not None, "only what holds events is committed"
-        return replace(self._shown, version=recorded.last_version, position=recorded.position)
+        shown = self._shown
+        # Written out: `replace` takes four times as long.
+        return Batch(
+            channel=shown.channel,
+            first=shown.first,
+            count=shown.count,
+            frames=shown.frames,
+            version=recorded.last_version,
+            position=recorded.position,
+            tenant=shown.tenant,
+            last=shown.last,
+            transient=shown.transient,
+        )
 
 
 def shows_nothing(recorded: Recorded, tenant: str) -> Batch:

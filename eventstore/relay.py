@@ -17,22 +17,17 @@ from typing import Final, Protocol
 from eventstore.damaged import Damaged
 from eventstore.errors import EventStoreError, StoreUnavailable
 from eventstore.events import Batch, Record
+from eventstore.held import Held
 from eventstore.nats_subjects import UnsafeToken
 from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.ports import BusUnavailable, CaptureUnavailable, EventStore, PublicBus, Subscription
 
 PAGE: Final = 500
-HELD_MAX: Final = 4096
-HELD_BYTES: Final = 32 << 20
-"""What may wait for a position that is missing before it; more is read from the log again."""
 WINDOW_MESSAGES: Final = 256
 WINDOW_BYTES: Final = 1 << 20
 GATHER_SECONDS: Final = 0.01
 """Least time between two windows, unless one is full: under load many positions share one exchange with the
 server, and what comes a little out of order need not be read from the log."""
-HOLE_SECONDS: Final = 0.02
-"""How long a missing position is waited for: the bus reorders a little, and the log always knows."""
-SILENCE_SECONDS: Final = 1.0
 SAVE_SECONDS: Final = 1.0
 SAVE_POSITIONS: Final = 1000
 RETRY_SECONDS_MAX: Final = 2.0
@@ -93,10 +88,7 @@ class Relay:
         self._incarnation = ""
         self._position = 0
         self._newest = 0
-        self._held: dict[int, Batch] = {}
-        self._held_bytes = 0
-        self._missing_since: float | None = None
-        self._hole_patience = HOLE_SECONDS
+        self._held = Held(_now)
         self._window: list[Message] = []
         self._window_bytes = 0
         self._window_position = 0
@@ -188,14 +180,15 @@ class Relay:
         if self._position + 1 in self._held and not self._doubted:
             await self._gather(live)
             await self._publish_held()
-        elif self._behind or self._doubted or self._hole_is_old():
-            await self._heal()
+        elif self._behind or self._doubted:
+            await self._heal(self._page)
+        elif self._held.hole_is_old:
+            # Not what is behind the hole, too: it was heard, or will be in a moment.
+            await self._heal(min(self._page, self._held.newest - self._position), whole=False)
+        elif (heard := await live.next(self._held.rest)) is not None:
+            self._hold(heard)
         else:
-            heard = await live.next(self._patience())
-            if heard is None:
-                self._behind = not self._held or self._hole_is_old()
-            else:
-                self._hold(heard)
+            self._behind = not self._held
 
     async def _gather(self, live: Subscription) -> None:
         """Hear what else comes shortly after the last window."""
@@ -206,10 +199,11 @@ class Relay:
 
     def _hold(self, batch: Batch) -> None:
         if batch.position <= self._position:
+            self._held.came_late(batch.position)
             return
         self._note(batch.position)
-        if batch.position in self._held or self._keep(batch):
-            self._look_for_a_hole()
+        if self._held.keep(batch):
+            self._held.look(self._position + 1)
         else:
             self._behind = True
 
@@ -223,34 +217,6 @@ class Relay:
         if len(self._marks) < MARKS_MAX and (not self._marks or now - self._marks[-1][1] >= MARK_SECONDS):
             self._marks.append((position, now))
 
-    def _keep(self, batch: Batch) -> bool:
-        """Hold a batch; False where it has no bytes or does not fit: then the log is read for it."""
-        size = _size(batch)
-        if batch.frames is None or len(self._held) >= HELD_MAX or self._held_bytes + size > HELD_BYTES:
-            return False
-        self._held[batch.position] = batch
-        self._held_bytes += size
-        return True
-
-    def _release(self, position: int) -> None:
-        batch = self._held.pop(position, None)
-        if batch is not None:
-            self._held_bytes -= _size(batch)
-
-    def _look_for_a_hole(self) -> None:
-        if not self._held or self._position + 1 in self._held:
-            self._missing_since = None
-        elif self._missing_since is None:
-            self._missing_since = _now()
-
-    def _hole_is_old(self) -> bool:
-        return self._missing_since is not None and _now() - self._missing_since >= self._hole_patience
-
-    def _patience(self) -> float:
-        if self._missing_since is None:
-            return SILENCE_SECONDS
-        return max(0.001, self._missing_since + self._hole_patience - _now())
-
     async def _publish_held(self) -> None:
         position = self._position
         while (batch := self._held.get(position + 1)) is not None:
@@ -259,29 +225,32 @@ class Relay:
                 break
         await self._send()
 
-    async def _heal(self) -> None:
-        """Publish a page of the log; batches that were heard need not be rendered."""
-        page, self._behind = await self.damaged.page(self._position, self._page)
-        size = sum(payload_size(record.payload) for _, record in page if record is not None)
-        self._page = next_page(self._page, size, PAGE)
+    async def _heal(self, limit: int, *, whole: bool = True) -> None:
+        """Publish a page of the log; batches that were heard need not be rendered.
+
+        `whole` is for what may have no end that was heard of: then there may be more.
+        """
+        page, more = await self.damaged.page(self._position, limit)
+        # A page that is short although there is more was cut at what cannot be read.
+        self._behind = more and (whole or len(page) < limit)
+        if limit == self._page:
+            size = sum(payload_size(record.payload) for _, record in page if record is not None)
+            self._page = next_page(self._page, size, PAGE)
         if page:
             self._note(page[-1][0])
+        filled = {position for position, _ in page if position not in self._held}
         for position, record in page:
             await self._add(position, None if record is None else await self._batch_of(record))
         await self._send()
         self._doubted = False
         self._unhindered()
-        # A hole that the log cannot fill yet is looked at less and less often.
-        if not page:
-            self._hole_patience = min(2 * self._hole_patience, SILENCE_SECONDS)
-        self._missing_since = None
-        self._look_for_a_hole()
+        self._held.looked_up(self._position + 1, filled if page else None)
 
     async def _batch_of(self, record: Record) -> Batch | None:
         """What the record showed, heard or rendered; None where that is nothing."""
         batch = self._held.get(record.position) if record.payload is not None else None
         if batch is None and (batch := await self._rendered(record)) is not None:
-            self._keep(batch)  # Should publishing fail, it need not be rendered again.
+            self._held.keep(batch)  # Should publishing fail, it need not be rendered again.
         return batch
 
     async def _rendered(self, record: Record) -> Batch | None:
@@ -322,13 +291,12 @@ class Relay:
         if self._window:
             await self._publish(self._window)
         for position in range(self._position + 1, self._window_position + 1):
-            self._release(position)
+            self._held.release(position)
         self._position = self._window_position
         self._sent_at = _now()
         while self._marks and self._marks[0][0] <= self._position:
             self._marks.popleft()
-        self._hole_patience, self._missing_since = HOLE_SECONDS, None
-        self._look_for_a_hole()
+        self._held.went_on(self._position + 1)
         self._forget_window()
         self._unhindered()
 
@@ -406,10 +374,6 @@ class Relay:
             known = isinstance(error, (EventStoreError, BusUnavailable))
             logger.warning("the relay waits: %s", problem, exc_info=None if known else error)
         self._problem = problem
-
-
-def _size(batch: Batch) -> int:
-    return sum(map(len, batch.frames or ()))
 
 
 def _text(error: Exception) -> str:

@@ -11,10 +11,23 @@ from typing import Final
 
 from eventstore.chain import join_types
 from eventstore.errors import Fenced, LogCorrupted, StreamNotFound, WrongExpectedVersion
-from eventstore.events import ERASED, NO_STREAM, SEALED, SEALS, Append, Head, Record, Recorded, Seal, Unit
+from eventstore.events import (
+    ERASED,
+    NO_STREAM,
+    SEALED,
+    SEALS,
+    Append,
+    Head,
+    HeadChange,
+    Record,
+    Recorded,
+    Seal,
+    Unit,
+)
 
 NAME_BYTES_MAX: Final = 512
 """Several of them have to fit into one entry of any database's index."""
+_UNCHANGED: Final = HeadChange()
 
 
 def check_unit(unit: Unit) -> None:
@@ -162,30 +175,38 @@ def next_head(append: Append, head: Head | None, *, chain: bytes, position: int)
     `chain` and `position` are those of its record.
     """
     version = append.expected + len(append.events)
-    if head is not None:
-        head = replace(head, version=version, chain=chain)
-    else:
-        new = append.new
-        assert new is not None, "check_head lets no stream begin without its head"
-        head = Head(
-            stream=append.stream,
-            version=version,
-            epoch=append.epoch,
-            owner=new.owner,
-            chain=chain,
-            category=new.category,
-            tenant=new.tenant,
-            state=new.state,
-            parent=new.parent,
-            created=position,
-            attributes=dict(new.attributes),
-        )
-    change = append.change
-    if change is None:
-        return head
-    return replace(
-        head,
-        state=head.state if change.state is None else change.state,
-        owner=None if change.release else head.owner if change.owner is None else change.owner,
-        attributes=head.attributes if change.attributes is None else dict(change.attributes),
+    begun, change = head or _begun(append, position), append.change or _UNCHANGED
+    # Written out: `replace` takes five times as long, and every commit comes by here.
+    return Head(
+        stream=begun.stream,
+        version=version,
+        epoch=begun.epoch,
+        owner=None if change.release else begun.owner if change.owner is None else change.owner,
+        chain=chain,
+        category=begun.category,
+        tenant=begun.tenant,
+        state=begun.state if change.state is None else change.state,
+        parent=begun.parent,
+        created=begun.created,
+        attributes=begun.attributes if change.attributes is None else dict(change.attributes),
+        sealed=begun.sealed,
+    )
+
+
+def _begun(append: Append, position: int) -> Head:
+    """The head that a stream begins with, before anything of the append is in it."""
+    new = append.new
+    assert new is not None, "check_head lets no stream begin without its head"
+    return Head(
+        stream=append.stream,
+        version=NO_STREAM,
+        epoch=append.epoch,
+        owner=new.owner,
+        chain=b"",
+        category=new.category,
+        tenant=new.tenant,
+        state=new.state,
+        parent=new.parent,
+        created=position,
+        attributes=dict(new.attributes),
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from actors.background import end
-from eventstore.events import Batch
+from eventstore.events import Batch, Record
 from eventstore.nats_subjects import safe_token
 from eventstore.ports import BusUnavailable, CaptureUnavailable, Subscription
 from eventstore.relay import Message, Relay
@@ -72,9 +72,14 @@ class Scene:
     def __init__(self) -> None:
         self.log, self.bus, self.public = Shown(), Tap(), Public()
         self.renders = Renders(self.log.open_replay, open_max=2)
+        self.rendered = 0
 
     def relay(self) -> Relay:
-        return Relay(self.log.store, self.bus, self.public, self.renders.batch, compose)
+        return Relay(self.log.store, self.bus, self.public, self.render, compose)
+
+    async def render(self, record: Record) -> Batch | None:
+        self.rendered += 1
+        return await self.renders.batch(record)
 
     async def settled(self, relay: Relay, seconds: float = 60.0) -> None:
         """Wait until everything is published; the clock is virtual, so this costs nothing."""
@@ -141,6 +146,48 @@ def test_what_comes_in_order_needs_no_log() -> None:
             await asyncio.sleep(0.01)
         assert scene.public.heard == scene.log.expected()
         assert scene.log.opened == 0
+        await stop(task)
+
+    play(main())
+
+
+def test_what_is_only_late_is_soon_waited_for_and_not_read_from_the_log() -> None:
+    """Two hosts under load: of every two positions the first is heard 100 ms after the second."""
+
+    async def main() -> None:
+        scene = Scene()
+        task = asyncio.create_task(scene.relay().run())
+        await asyncio.sleep(0.1)
+        opened = []
+        for _ in range(20):
+            late = await scene.log.commit("a")
+            scene.bus.held.offer(await scene.log.commit("b"))
+            await asyncio.sleep(0.1)
+            scene.bus.held.offer(late)
+            await asyncio.sleep(0.02)
+            opened.append(scene.rendered)
+        assert scene.public.heard == scene.log.expected()
+        assert 0 < opened[-1] == opened[4], "read from the log at first, and then no more"
+        await stop(task)
+
+    play(main())
+
+
+def test_a_hole_is_filled_without_reading_what_was_heard_behind_it() -> None:
+    async def main() -> None:
+        scene = Scene()
+        task = asyncio.create_task(scene.relay().run())
+        await asyncio.sleep(0.1)
+        await scene.log.commit("a")
+        scene.bus.held.offer(await scene.log.commit("b"))
+        behind = [await scene.log.commit("c") for _ in range(3)]
+        await asyncio.sleep(0.05)
+        assert scene.public.heard == ["a-0", "b-0"]
+        for batch in behind:
+            scene.bus.held.offer(batch)
+        await asyncio.sleep(0.05)
+        assert scene.public.heard == scene.log.expected()
+        assert scene.rendered == 1
         await stop(task)
 
     play(main())
