@@ -1,0 +1,1 @@
+"""A budget: what each mechanism costs the process that does it."""
