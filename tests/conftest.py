@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import Counter
 from collections.abc import Generator, Hashable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +37,9 @@ SERVERS_OF_THEIR_OWN: Final = (
 """What starts a Ray, the longest first.  All other files of `tests/e2e` share one server."""
 SHARED: Final = "tests/e2e"
 
+SHARED_SERVER: Final = pytest.StashKey[Any]()
+"""That one (`tests.launching.Instance`), in `Config.stash`, while it runs."""
+
 ALIKE_MAX = 20
 """Events that are checked of those that differ in their words and numbers only, in one process."""
 WORDS = ("type", "status", "object", "role", "code", "reason", "effort", "phase", "detail", "truncation")
@@ -61,6 +65,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest goes first, so that no worker idles at the end."""
     order = {group: place for place, group in enumerate((SHARED, *SERVERS_OF_THEIR_OWN))}
     items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """End the shared server behind its last test: it has 1.2 GiB, and is never quite idle."""
+    # Where all servers are to be dedicated, those of `test_isolation` are this one.
+    done = group_of(item.nodeid) != SHARED and os.environ.get("RAYSPOND_ISOLATION") != "dedicated"
+    if done and SHARED_SERVER in item.config.stash:
+        running = item.config.stash[SHARED_SERVER]
+        del item.config.stash[SHARED_SERVER]
+        running.stop()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together | None:

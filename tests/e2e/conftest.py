@@ -14,6 +14,7 @@ import httpx
 import openai
 import pytest
 
+from tests.conftest import SHARED_SERVER
 from tests.e2e.spending import EFFECTS
 from tests.e2e.upstream import KEY, TOKEN, Upstream
 from tests.launching import Instance
@@ -63,15 +64,21 @@ def base_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
 
 @pytest.fixture(scope="session")
 def instance(
-    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, environment: dict[str, str]
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    upstream: Upstream,
+    environment: dict[str, str],
 ) -> Iterator[Instance]:
-    """A running instance of the real application; ended, and seen to end, after the last test."""
+    """A running instance of the real application; ended, and seen to end, after its last test."""
     directory = tmp_path_factory.mktemp("e2e")
     models = upstream.models(directory / "models.yaml")
     running = Instance(directory / "data", "--config", str(models), app=None, **environment)
+    stash = request.config.stash
     try:
-        yield running.wait_ready()
-        running.stop()
+        stash[SHARED_SERVER] = running.wait_ready()
+        yield running
+        if SHARED_SERVER in stash:
+            running.stop()
     finally:
         running.kill()
 
