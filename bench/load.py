@@ -49,6 +49,8 @@ class Load:
     """How long to begin new streams; those begun are read to their ends."""
     every: float = 0.0
     """Seconds from one beginning of a client's streams to the next; 0: as soon as one has ended."""
+    most: int | None = None
+    """Streams of all clients together, where `seconds` is not to decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,17 @@ async def drive(url: str, load: Load, expected: str | None, *, key: str = "bench
     parts = urlsplit(url)
     asked = request(url, load.model, key)
     streams: list[Stream] = []
+    begun = 0
     began = time.perf_counter()
     until = began + load.seconds
 
     async def client(number: int) -> None:
+        nonlocal begun
         due = began + load.every * number / load.clients
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**22)
         try:
-            while max(due, time.perf_counter()) < until:
+            while max(due, time.perf_counter()) < until and begun != load.most:
+                begun += 1
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 due += load.every
                 stream = Stream(time.perf_counter())
@@ -116,6 +121,7 @@ async def drive(url: str, load: Load, expected: str | None, *, key: str = "bench
                     if cut.partial:
                         raise
                     # An idle connection may be closed, as HAProxy does when replicas come or go.
+                    begun -= 1
                     writer.close()
                     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**22)
                     continue

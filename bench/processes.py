@@ -17,13 +17,16 @@ import psutil
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 30.0
 
-_KINDS: Final = {
+KINDS: Final = {
     "ray::HostProcess": "hosts",
     "ray::ServeReplica": "replicas",
     "ray::SupervisorProcess": "supervisor",
     "nats-server": "NATS",
     "haproxy": "HAProxy",
+    "gcs_server": "GCS",
 }
+"""What a process does, by how its name begins."""
+REST: Final = "Ray and the rest"
 
 
 @contextlib.contextmanager
@@ -73,11 +76,17 @@ def _until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 def pss_mib(process: psutil.Process) -> float:
     """Proportional memory of a process and all its descendants, MiB."""
-    total = 0
+    return sum(pss_mib_by_kind(process).values())
+
+
+def pss_mib_by_kind(process: psutil.Process) -> dict[str, float]:
+    """The same, by what they do."""
+    used: dict[str, float] = {}
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total += one.memory_full_info().pss
-    return total / 2**20
+            kind = _kind(one)
+            used[kind] = used.get(kind, 0.0) + one.memory_full_info().pss / 2**20
+    return used
 
 
 def cpu_seconds(process: psutil.Process) -> dict[str, float]:
@@ -85,9 +94,11 @@ def cpu_seconds(process: psutil.Process) -> dict[str, float]:
     used: dict[str, float] = {}
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            name = " ".join(one.cmdline()[:1]).rpartition("/")[2]
-            kinds = [kind for begin, kind in _KINDS.items() if name.startswith(begin)]
-            times = one.cpu_times()
-            kind = kinds[0] if kinds else "Ray and the rest"
+            kind, times = _kind(one), one.cpu_times()
             used[kind] = used.get(kind, 0.0) + times.user + times.system
     return used
+
+
+def _kind(process: psutil.Process) -> str:
+    name = " ".join(process.cmdline()[:1]).rpartition("/")[2]
+    return next((kind for begin, kind in KINDS.items() if name.startswith(begin)), REST)

@@ -1,4 +1,4 @@
-"""What is measured: Rayspond in two isolations, the bare echo, and peers that are installed."""
+"""What is measured: Rayspond in its three isolations, the bare echo, and peers that are installed."""
 
 from __future__ import annotations
 
@@ -82,13 +82,15 @@ def echo(scratch: Path) -> Iterator[System]:
 
 
 @contextlib.contextmanager
-def one_process(upstream_url: str, scratch: Path) -> Iterator[System]:
-    """The core of `bench.one_process`, without Ray and NATS."""
+def one_process(
+    upstream_url: str, scratch: Path, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[System]:
+    """The core of `bench.one_process`, without Ray and NATS; `settings` as for `rayspond`."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "bench.one_process", "--port", str(port)]
     command += ["--data-dir", str(scratch / "data-one-process"), "--upstream-url", upstream_url]
-    with child(command, f"{base}/readyz", scratch / "one-process.log") as process:
+    with child(command, f"{base}/readyz", scratch / "one-process.log", settings) as process:
         yield System("the same core in one process", f"{base}/v1/responses", process, "fake")
 
 
