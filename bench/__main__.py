@@ -1,4 +1,4 @@
-"""Measure Rayspond beside a bare Ray Serve echo and installed peers, in turn, and print one table."""
+"""Measure Rayspond, in its isolations, beside a bare Ray Serve echo and installed peers; print one table."""
 
 from __future__ import annotations
 
