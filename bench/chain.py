@@ -1,7 +1,8 @@
 """What a long conversation costs: the first delta of each turn of a chain of `previous_response_id`.
 
-`python -m bench.chain [--turns 200] [--chains 5] [--sealed]`: the core in one process over SQLite on disk,
-the simulated model, no HTTP.  With `--sealed` every turn is sealed before the next one begins.
+`python -m bench.chain [--turns 200] [--chains 5] [--sealed] [--json FILE]`: the core in one
+process over SQLite on disk, the simulated model, no HTTP.
+With `--sealed` every turn is sealed before the next one begins.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 
 from actors.context import Context
 from bench.one_process import OneProcess
+from bench.results import Results, add_option
 from eventstore.sealing import seal
 from eventstore.sql.sqlite import SqliteEventStore
 from runtime.response.commands import Create
@@ -57,9 +59,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=200, help="of a chain (default: 200)")
     parser.add_argument("--chains", type=int, default=5, help="whose median is told (default: 5)")
     parser.add_argument("--sealed", action="store_true", help="seal every turn before the next one begins")
+    add_option(parser)
     options = parser.parse_args()
     chains = asyncio.run(_measure(options.turns, options.chains, sealed=options.sealed))
-    print(table(chains))
+    print(table(chains, Results("chain-sealed" if options.sealed else "chain", options.json)))
 
 
 async def _measure(turns: int, chains: int, *, sealed: bool) -> list[list[Turn]]:
@@ -119,8 +122,11 @@ class Watch:
         return Cost(time.perf_counter() - self._began.wall, time.process_time() - self._began.cpu)
 
 
-def table(chains: Sequence[Sequence[Turn]]) -> str:
-    """Medians as Markdown, of all chains and of some turns from each one on; milliseconds."""
+def table(chains: Sequence[Sequence[Turn]], results: Results) -> str:
+    """Medians as Markdown, of all chains and of some turns from each one on; milliseconds.
+
+    The same goes to the results.
+    """
     lines = [
         "| turn | first delta | its CPU | of that reading | beyond it | of a first turn |",
         "|---" * 6 + "|",
@@ -133,6 +139,14 @@ def table(chains: Sequence[Sequence[Turn]]) -> str:
         first, reading, alone = (
             statistics.median(cost.cpu for cost in costs) * 1e3
             for costs in zip(*((turn.first, turn.reading, turn.alone) for turn in turns), strict=True)
+        )
+        results.add(
+            turn=number,
+            first_ms=wall,
+            cpu_ms=first,
+            reading_ms=reading,
+            beyond_ms=first - reading,
+            alone_ms=alone,
         )
         beyond = f"{first - reading:.1f} ({(first - reading) / alone:.2f})"
         lines.append(f"| {number} | {wall:.1f} | {first:.1f} | {reading:.1f} | {beyond} | {alone:.1f} |")

@@ -9,6 +9,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape
@@ -29,6 +30,9 @@ _STYLE: Final = (
     "stroke-dasharray:4 4}@media(prefers-color-scheme:dark){text{fill:#ccc}}"
 )
 
+_ASKED: Final = ("create, append", "read", "resume", "list")
+"""Of `bench.log_size`, what is drawn."""
+
 Row = dict[str, Any]
 
 
@@ -42,22 +46,25 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over an axis whose marks are the x of all points, at distances by their logarithm."""
+    """Lines over the x of all points, at distances by logarithm or, `linear`, by themselves."""
 
     title: str
     below: str
     """What x is."""
     lines: Sequence[Line]
     goal: float | None = None
+    linear: bool = False
+    """Marks at distances by themselves: what grows linearly is straight."""
 
     def svg(self) -> str:
         """The picture."""
         marks = sorted({x for line in self.lines for x, _ in line.points})
         top = max([y for line in self.lines for _, y in line.points] + [self.goal or 0.0]) * 1.1 or 1.0
-        low, wide = math.log(marks[0]), math.log(marks[-1]) - math.log(marks[0])
+        place = float if self.linear else math.log
+        low, wide = place(marks[0]), place(marks[-1]) - place(marks[0])
 
         def across(x: float) -> float:
-            share = (math.log(x) - low) / wide if wide else 0.5
+            share = (place(x) - low) / wide if wide else 0.5
             return LEFT + share * (WIDTH - LEFT - RIGHT)
 
         def up(y: float) -> float:
@@ -112,6 +119,8 @@ def charts(rows: Sequence[Row]) -> dict[str, Chart]:
     """The pictures that these rows are enough for, by their files' names."""
     streams = [row for row in rows if row["bench"] == "streams"]
     hosts = [row for row in rows if row["bench"] == "hosts"]
+    chain = [row for row in rows if row["bench"] == "chain"]
+    items = [row for row in rows if row["bench"] == "items"]
 
     def paced(y: str) -> list[Line]:
         return _lines(streams, lambda row: f"{row['per_s']:g} deltas/s each", "streams", y)
@@ -119,12 +128,31 @@ def charts(rows: Sequence[Row]) -> dict[str, Chart]:
     def stores(y: str) -> list[Line]:
         return _lines(hosts, lambda row: str(row["store"]), "hosts", y)
 
+    def log(store: str) -> list[Line]:
+        asked = [row for row in rows if row["bench"] == "log_size" and row["store"] == store]
+        asked = [row for row in asked if row["question"] in _ASKED]
+        return _lines(asked, lambda row: str(row["question"]), "events", "ms")
+
+    turns = [
+        line
+        for name, y in (
+            ("first delta", "first_ms"),
+            ("its CPU", "cpu_ms"),
+            ("CPU beyond reading", "beyond_ms"),
+        )
+        for line in _lines(chain, partial(_always, name), "turn", y)
+    ]
+    sizes = _lines(items, lambda row: str(row["where"]), "kib", "cpu_ms")
     found = {
         "streams-gaps": Chart("p99 gap between deltas, in paces", "open streams", paced("gap_p99"), 2.0),
         "streams-first": Chart("p99 of the first delta, ms", "open streams", paced("first_p99_ms"), 250.0),
         "streams-memory": Chart("KiB an open stream", "open streams", paced("kib_a_stream"), 100.0),
         "hosts-streams": Chart("streams of 1 delta a second", "hosts", stores("streams_per_s")),
         "hosts-deltas": Chart("deltas a second, 100 in a stream", "hosts", stores("deltas_per_s")),
+        "chain": Chart("ms until the first delta of a turn", "turn of a chain", turns),
+        "log-sqlite": Chart("ms of a question to SQLite", "events in the log", log("SQLite")),
+        "log-postgres": Chart("ms of a question to Postgres", "events in the log", log("Postgres")),
+        "items": Chart("CPU of a response, ms", "KiB of text", sizes, linear=True),
     }
     return {name: chart for name, chart in found.items() if chart.lines}
 
@@ -135,6 +163,10 @@ def _lines(rows: Sequence[Row], name: Callable[[Row], str], x: str, y: str) -> l
     for row in rows:
         found.setdefault(name(row), {})[row[x]] = row[y]
     return [Line(of, sorted(points.items())) for of, points in found.items()]
+
+
+def _always(name: str, _row: Row) -> str:
+    return name
 
 
 def main() -> None:

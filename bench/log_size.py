@@ -1,7 +1,8 @@
 """What the size of a log costs: the same questions to a small and to a large one, in turn.
 
-`python -m bench.log_size [--events 1000000] [--small 100000] [--store sqlite] [--store postgres]`; Postgres
-comes from the development dependencies.  Both logs lie in a temporary folder and are gone afterwards.
+`python -m bench.log_size [--events 1000000] [--small 100000] [--store sqlite] [--store postgres]
+[--json FILE]`; Postgres comes from the development dependencies.  Both logs lie in a temporary folder and are
+gone afterwards.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Final
 
 import asyncpg
 
+from bench.results import Results, add_option
 from eventstore.events import NO_STREAM, Append, Document, HeadChange, NewEvent, NewStream, Unit
 from eventstore.ports import EventStore
 from eventstore.sql.postgres import PostgresEventStore
@@ -69,7 +71,9 @@ def main() -> None:
     parser.add_argument(
         "--store", action="append", choices=("sqlite", "postgres"), help="which (default: both)"
     )
+    add_option(parser)
     options = parser.parse_args()
+    results = Results("log_size", options.json)
     stores = options.store or ["sqlite", "postgres"]
     needed = (options.events + options.small) * EVENT_BYTES * len(stores)
     with tempfile.TemporaryDirectory(prefix="rsb-") as folder:
@@ -79,27 +83,27 @@ def main() -> None:
         print("| a large log beside a small one | " + " | ".join(QUESTIONS) + " |", flush=True)
         print("|---" * (1 + len(QUESTIONS)) + "|")
         if "sqlite" in stores:
-            asyncio.run(_sqlite(Path(folder), options.small, options.events))
+            asyncio.run(_sqlite(results, Path(folder), options.small, options.events))
         if "postgres" in stores:
             database = PostgresServer()
             try:
                 database.start()
-                asyncio.run(_postgres(database, options.small, options.events))
+                asyncio.run(_postgres(results, database, options.small, options.events))
             finally:
                 database.remove()
 
 
-async def _sqlite(folder: Path, *sizes: int) -> None:
+async def _sqlite(results: Results, folder: Path, *sizes: int) -> None:
     stores = []
     for number in range(len(sizes)):
         place = folder / str(number)
         await asyncio.to_thread(place.mkdir)
         stores.append(await SqliteEventStore.open(place, may_own=True))
     logs = [await _built(store, size) for store, size in zip(stores, sizes, strict=True)]
-    await _compare("SQLite", logs, sizes)
+    await _compare("SQLite", logs, sizes, results)
 
 
-async def _postgres(database: PostgresServer, *sizes: int) -> None:
+async def _postgres(results: Results, database: PostgresServer, *sizes: int) -> None:
     logs = []
     for size in sizes:
         url = database.make(f"size_{size}")
@@ -107,13 +111,15 @@ async def _postgres(database: PostgresServer, *sizes: int) -> None:
         connection = await asyncpg.connect(url)
         await connection.execute("ANALYZE")  # As the server does by itself within minutes.
         await connection.close()
-    await _compare("Postgres", logs, sizes)
+    await _compare("Postgres", logs, sizes, results)
 
 
-async def _compare(name: str, logs: Sequence[Log], sizes: Sequence[int]) -> None:
+async def _compare(name: str, logs: Sequence[Log], sizes: Sequence[int], results: Results) -> None:
     cells = []
-    for ask in QUESTIONS.values():
+    for question, ask in QUESTIONS.items():
         small, large = await _medians(ask, logs)
+        for size, took in zip(sizes, (small, large), strict=True):
+            results.add(store=name, question=question, events=size, ms=took * 1e3)
         cells.append(f"{large * 1e3:.2f} ms ({large / small:.2f})")
     print(f"| {name}, {sizes[1]:,} events beside {sizes[0]:,} | {' | '.join(cells)} |", flush=True)
     for log in logs:
