@@ -61,6 +61,9 @@ class Chart:
         marks = sorted({x for line in self.lines for x, _ in line.points})
         top = max([y for line in self.lines for _, y in line.points] + [self.goal or 0.0]) * 1.1 or 1.0
         place = float if self.linear else math.log
+        if self.linear:
+            step = 2 ** round(math.log2(marks[-1] / 5))
+            marks = [step * number for number in range(math.ceil(marks[-1] / step) + 1)]
         low, wide = place(marks[0]), place(marks[-1]) - place(marks[0])
 
         def across(x: float) -> float:
