@@ -106,7 +106,9 @@ def litellm(upstream_url: str, scratch: Path) -> Iterator[System]:
     )
     command = [str(PEERS / "litellm/bin/litellm"), "--config", str(config), "--port", str(port)]
     base = f"http://127.0.0.1:{port}"
-    with child(command, f"{base}/health/liveliness", scratch / "litellm.log") as process:
+    # It is alone with the bench; else it asks for a key of its own.
+    open_to_all = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
+    with child(command, f"{base}/health/liveliness", scratch / "litellm.log", open_to_all) as process:
         yield System("LiteLLM proxy", f"{base}/v1/responses", process, "fake")
 
 
