@@ -2,7 +2,7 @@
 
 32 clients stream one delta each, again and again; py-spy, which comes with Ray, samples the busiest host, a
 replica and the supervisor one after the other while they hold the interpreter's lock.  Wide is what takes
-long; what is called lies on what calls it.  The pictures are plain SVG: point at a frame for its name.
+long; what is called lies below what calls it.  The pictures are plain SVG: point at a frame for its name.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from xml.sax.saxutils import escape
 import psutil
 
 from bench.load import Load, drive
+from bench.processes import kind_of
 from bench.systems import System, rayspond, upstream
 
-KINDS: Final = {"host": "ray::HostProcess", "replica": "ray::ServeReplica", "supervisor": "ray::Supervisor"}
+PICTURES: Final = {"host": "hosts", "replica": "replicas", "supervisor": "supervisor"}
+"""What is drawn, of which kind of process."""
 CLIENTS: Final = 32
 RATE: Final = 400
 """Samples a second."""
@@ -72,8 +74,8 @@ def _name(text: str) -> str | None:
 def svg(root: Frame, title: str) -> str:
     """The picture."""
     boxes: list[str] = []
-    depth = _draw(boxes, root, 0.0, WIDTH / max(1, root.samples), 0)
-    height = (depth + 2) * ROW
+    rows = _draw(boxes, root, 0.0, WIDTH / max(1, root.samples), 1)
+    height = rows * ROW + 6
     body = "\n".join(boxes)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">\n'
@@ -83,9 +85,9 @@ def svg(root: Frame, title: str) -> str:
     )
 
 
-def _draw(boxes: list[str], frame: Frame, left: float, scale: float, depth: int) -> int:
-    """Add the boxes of what a frame called; how deep that goes."""
-    deepest = depth
+def _draw(boxes: list[str], frame: Frame, left: float, scale: float, row: int) -> int:
+    """Add the boxes of what a frame called, from that row on; the first row that nothing is in."""
+    rows = row
     for name, called in sorted(frame.calls.items()):
         width = called.samples * scale
         if width >= LEAST * WIDTH:
@@ -93,22 +95,20 @@ def _draw(boxes: list[str], frame: Frame, left: float, scale: float, depth: int)
             hue = sum(name.rpartition("(")[2].encode()) % 50
             shown = name[: int(width / LETTER)] if width > 4 * LETTER else ""
             share = 100 * width / WIDTH
-            y = (depth + 1) * ROW + 3
+            y = row * ROW + 3
             boxes.append(
                 f'<g><title>{escape(name)}, {share:.1f} %</title><rect x="{left:.1f}" y="{y}" '
                 f'width="{width:.1f}" height="{ROW}" fill="hsl({hue},80%,72%)"/>'
                 f'<text x="{left + 2:.1f}" y="{y + 12}">{escape(shown)}</text></g>'
             )
-            deepest = max(deepest, _draw(boxes, called, left, scale, depth + 1))
+            rows = max(rows, _draw(boxes, called, left, scale, row + 1))
         left += width
-    return deepest + (depth == deepest)
+    return rows
 
 
-def busiest(system: System, begin: str) -> psutil.Process:
-    """Of the processes whose name begins so, the one that used most of a processor."""
-    found = [
-        one for one in system.process.children(recursive=True) if "".join(one.cmdline()).startswith(begin)
-    ]
+def busiest(system: System, kind: str) -> psutil.Process:
+    """Of the processes of that kind, the one that used most of a processor."""
+    found = [one for one in system.process.children(recursive=True) if kind_of(one) == kind]
     return max(found, key=lambda one: sum(one.cpu_times()[:2]))
 
 
@@ -120,17 +120,17 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=int, default=8, help="for each process (default: 8)")
     options = parser.parse_args()
-    spy = Path(sys.executable).with_name("py-spy")
-    if not spy.exists() and shutil.which("py-spy") is None:
+    spy = shutil.which("py-spy", path=Path(sys.executable).parent)
+    if spy is None:
         raise SystemExit("py-spy is missing: it comes with `make .venv/ready`")
     with tempfile.TemporaryDirectory(prefix="rsb-", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
         with upstream(scratch) as url, rayspond("shared", url, scratch) as system:
             _stream(system, 3.0)
-            for kind, begin in KINDS.items():
-                lines = _sampled(system, busiest(system, begin), str(spy), options.seconds, scratch)
-                path = options.into / f"flame-{kind}.svg"
-                path.write_text(svg(folded(lines), f"A {kind}, 32 clients that stream one delta each"))
+            for name, kind in PICTURES.items():
+                lines = _sampled(system, busiest(system, kind), spy, options.seconds, scratch)
+                path = options.into / f"flame-{name}.svg"
+                path.write_text(svg(folded(lines), f"A {name}, {CLIENTS} clients that stream one delta each"))
                 print(f"{path}: {len(lines)} stacks", flush=True)
 
 

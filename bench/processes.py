@@ -84,7 +84,7 @@ def pss_mib_by_kind(process: psutil.Process) -> dict[str, float]:
     used: dict[str, float] = {}
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            kind = _kind(one)
+            kind = kind_of(one)
             used[kind] = used.get(kind, 0.0) + one.memory_full_info().pss / 2**20
     return used
 
@@ -94,11 +94,12 @@ def cpu_seconds(process: psutil.Process) -> dict[str, float]:
     used: dict[str, float] = {}
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            kind, times = _kind(one), one.cpu_times()
+            kind, times = kind_of(one), one.cpu_times()
             used[kind] = used.get(kind, 0.0) + times.user + times.system
     return used
 
 
-def _kind(process: psutil.Process) -> str:
+def kind_of(process: psutil.Process) -> str:
+    """What a process does."""
     name = " ".join(process.cmdline()[:1]).rpartition("/")[2]
     return next((kind for begin, kind in KINDS.items() if name.startswith(begin)), REST)

@@ -155,19 +155,23 @@ class OneConnection(Client):  # type: ignore[misc]  # mypy takes nats-py for unt
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         # With the next turn of the loop, and what else is sent until then: nats-py wakes a task for it, which
         # costs as much as a message.
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is None or force_flush or writer.transport.get_write_buffer_size() > IN_FLIGHT_MAX:
+        if self._writing is not None and not force_flush:
+            return
+        stream = _stream(self)
+        if stream is None or force_flush or stream.get_write_buffer_size() > IN_FLIGHT_MAX:
             await super()._flush_pending(force_flush)
-        elif self._writing is None:
+        else:
             self._writing = asyncio.get_running_loop().call_soon(self._write_pending)
 
     def _write_pending(self) -> None:
         self._writing = None
-        if self._pending and self._transport is not None and not self.is_closed:
+        stream = _stream(self)
+        # What a connection that ends did not send is lost with it; uvloop raises where it is written still.
+        if self._pending and stream is not None and not stream.is_closing():
             written = b"".join(self._pending)
             self._pending.clear()
             self._pending_data_size = 0
-            self._transport.write(written)
+            stream.write(written)
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
         # nats-py writes a ping past what is still pending, so that its pong would prove nothing.
@@ -200,8 +204,14 @@ def _header_block(headers: dict[str, Any]) -> bytes | None:
     return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
-def _abort(client: Any) -> None:
+def _stream(client: Any) -> asyncio.WriteTransport | None:
+    """What the client writes to, once it is connected."""
     writer = getattr(client._transport, "_io_writer", None)
-    if writer is not None:
-        writer.transport.abort()
+    return None if writer is None else writer.transport
+
+
+def _abort(client: Any) -> None:
+    stream = _stream(client)
+    if stream is not None:
+        stream.abort()
     client._transport = None

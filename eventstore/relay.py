@@ -183,7 +183,7 @@ class Relay:
         elif self._behind or self._doubted:
             await self._heal(self._page)
         elif self._held.hole_is_old:
-            # Not what is behind the hole, too: it was heard, or will be in a moment.
+            # Not what lies behind all that was heard: it will be heard in a moment.
             await self._heal(min(self._page, self._held.newest - self._position), whole=False)
         elif (heard := await live.next(self._held.rest)) is not None:
             self._hold(heard)

@@ -81,6 +81,8 @@ async def test_what_is_sent_leaves_with_the_next_turn_of_the_loop(client: OneCon
     for number in range(3):
         client.send("a", b"%d" % number, "", {"n": str(number)})
     assert client.pending_data_size > 0
+    assert client._flush_queue is not None
+    assert client._flush_queue.empty(), "nats-py's flusher, a task, is not woken for it"
     await asyncio.sleep(0)
     assert client.pending_data_size == 0
 

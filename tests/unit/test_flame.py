@@ -13,7 +13,7 @@ STACKS = [
 ]
 
 
-def test_what_is_called_lies_on_what_calls_it_and_lines_do_not_tell_functions_apart() -> None:
+def test_what_is_called_lies_below_what_calls_it_and_lines_do_not_tell_functions_apart() -> None:
     root = folded(STACKS)
     assert root.samples == 100
     assert {name: called.samples for name, called in root.calls.items()} == {

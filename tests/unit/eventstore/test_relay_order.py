@@ -173,7 +173,7 @@ def test_what_is_only_late_is_soon_waited_for_and_not_read_from_the_log() -> Non
     play(main())
 
 
-def test_a_hole_is_filled_without_reading_what_was_heard_behind_it() -> None:
+def test_a_hole_is_filled_from_the_log_within_50_ms_and_what_lies_behind_it_is_heard() -> None:
     async def main() -> None:
         scene = Scene()
         task = asyncio.create_task(scene.relay().run())
@@ -188,20 +188,6 @@ def test_a_hole_is_filled_without_reading_what_was_heard_behind_it() -> None:
         await asyncio.sleep(0.05)
         assert scene.public.heard == scene.log.expected()
         assert scene.rendered == 1
-        await stop(task)
-
-    play(main())
-
-
-def test_a_hole_is_filled_from_the_log_within_50_ms() -> None:
-    async def main() -> None:
-        scene = Scene()
-        task = asyncio.create_task(scene.relay().run())
-        await asyncio.sleep(0.1)
-        await scene.log.commit("a")
-        scene.bus.held.offer(await scene.log.commit("b"))
-        await asyncio.sleep(0.05)
-        assert scene.public.heard == ["a-0", "b-0"]
         await stop(task)
 
     play(main())
