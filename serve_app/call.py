@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -53,8 +52,8 @@ class Call:
     """Whether an answer began, so that no other one can follow."""
     request_id: str | None = None
     """What the answer's `x-request-id` and the log's lines name it by."""
-    writing_since: float | None = None
-    """When (monotonic seconds) the write began that the client has not made room for yet."""
+    waited: float | None = None
+    """Seconds seen to pass since the write began that the client has not made room for yet."""
     relieve: Callable[[], None] | None = None
     """Gives back what a long wait for the client need not hold."""
     stalled: bool = False
@@ -162,9 +161,9 @@ class Call:
             for start in range(0, rest, PIECE_BYTES):
                 await self.write(piece[start : start + PIECE_BYTES])
             piece = piece[rest:]
-        self.writing_since = time.monotonic()
+        self.waited = 0.0
         await self.send({"type": "http.response.body", "body": piece, "more_body": not last})
-        self.writing_since = None
+        self.waited = None
 
 
 class Departure:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -66,15 +65,17 @@ class OpenCalls:
 
     async def _look(self) -> None:
         """Cut who has stalled, for as long as anybody is there."""
+        pause = min(LOOK_SECONDS, self._stall / 4)
         while self._tasks:
-            await asyncio.sleep(min(LOOK_SECONDS, self._stall / 4))
-            now = time.monotonic()
+            await asyncio.sleep(pause)
             for call, task in list(self._tasks.items()):
-                if call.writing_since is None or call.stalled:
+                if call.waited is None or call.stalled:
                     continue
-                if call.writing_since < now - self._stall:
+                # Not by the clock: while this process was halted, its clients could take nothing.
+                call.waited += pause
+                if call.waited > self._stall:
                     call.stalled = True
                     task.cancel()
-                elif call.writing_since < now - RELIEF_SECONDS and call.relieve is not None:
+                elif call.waited > RELIEF_SECONDS and call.relieve is not None:
                     call.relieve()
         self._watch = None

@@ -18,13 +18,14 @@ from typing import Any
 import psutil
 
 from serve_app.launch import processes
+from tests.patience import PATIENCE_S
 
 ECHO = "tests.echo_application:build"
 START_LIMIT_S = 310.0
 STOP_LIMIT_S = 15.0
 
 
-def until(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
+def until(condition: Callable[[], Any], what: str, limit_s: float = PATIENCE_S) -> Any:
     """Wait for `condition` to become true; its value."""
     deadline = time.monotonic() + limit_s
     while True:
@@ -44,7 +45,7 @@ def rayspond(*arguments: str, environment: dict[str, str] | None = None) -> subp
         [sys.executable, "-m", "serve_app.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         env={**os.environ, **(environment or {})},
         check=False,
     )
@@ -111,7 +112,7 @@ class Instance:
                 )
             return found
 
-        found: str = until(line, limit_s, f"{text!r} in the output:\n{self._story()}\n")
+        found: str = until(line, f"{text!r} in the output:\n{self._story()}\n", limit_s)
         return found
 
     def wait_ready(self) -> Instance:
@@ -174,7 +175,7 @@ class Instance:
 
     def get(self, path: str) -> tuple[int, bytes]:
         """GET something of its API."""
-        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+        with urllib.request.urlopen(self.url + path, timeout=PATIENCE_S) as response:
             return response.status, response.read()
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -182,13 +183,13 @@ class Instance:
         request = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             content: dict[str, Any] = json.loads(response.read())
             return content
 
     def open_stream(self, path: str) -> AbstractContextManager[Any]:
         """GET something endless; it has begun to arrive."""
-        response = urllib.request.urlopen(self.url + path, timeout=10)
+        response = urllib.request.urlopen(self.url + path, timeout=PATIENCE_S)
         response.read(1)
         return closing(response)
 

@@ -28,6 +28,7 @@ import psutil
 
 from eventstore.sql.postgres_migrate import migrate_postgres
 from serve_app.launch.ports import free_port
+from tests.patience import PATIENCE_S
 
 START_LIMIT_S: Final = 60.0
 _PARENT_DIED: Final = 1  # PR_SET_PDEATHSIG
@@ -140,9 +141,9 @@ class PostgresServer:
         subprocess.run([self._programs / "psql", *options], check=True, capture_output=True)
 
 
-async def eventually(condition: Callable[[], Awaitable[object]], limit_s: float = 60.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[object]]) -> None:
     """Wait until what is asked is true."""
-    async with asyncio.timeout(limit_s):
+    async with asyncio.timeout(PATIENCE_S):
         while not await condition():  # noqa: ASYNC110  # Databases set no events.
             await asyncio.sleep(0.02)
 

@@ -35,6 +35,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.seconds
 
+    def skip(self, seconds: float) -> None:
+        """Time passes while nothing runs, as in a process that is halted."""
+        self._jumping.seconds += seconds
+
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run` in virtual time."""

@@ -21,8 +21,11 @@ _POOL_WAIT_S: Final = 5.0
 _CONNECT_S: Final = 5
 _VERSION_MIN: Final = 140000
 
-PAGE_S: Final = 1.0
-"""The longest that a page of the log, or any other short statement, may take in the database."""
+PAGE_S: Final = 5.0
+"""The longest that a page of the log, or any other short statement, may take in the database: its blocks may
+all have to come from a slow disk, and a page that never comes in time never comes at all."""
+_STALL_S: Final = 1.0
+"""A statement that took longer than this is counted: the server may have stood still."""
 COMMIT_S: Final = 10.0
 """The same for a commit of many units, most of it waiting for others and for the disk."""
 _GRACE_S: Final = 5.0
@@ -140,7 +143,7 @@ class PostgresDatabase:
             if writes:
                 raise self.commit_error(error) from error
             raise
-        if time.monotonic() - asked > PAGE_S:
+        if time.monotonic() - asked > _STALL_S:
             self.stalls += 1
         return rows
 

@@ -17,6 +17,7 @@ import httpx
 from tests.e2e.upstream import PACED_DELTAS
 from tests.e2e.wire import DONE, check_whole, id_of, number_of, opened, output_text, replayed, text_of
 from tests.fakes.script import words
+from tests.patience import PATIENCE_S
 
 REPEATS, GOES_ON = "repeats", "goes-on"
 """Models whose every word is its own: one answers alike each time, the other is told to go on."""
@@ -95,7 +96,7 @@ class Clients:
     async def compare(self) -> None:
         """Ask for the last whole answers once more: they must be the same bytes."""
         whole = [heard for heard in self.heard if heard.digest][-REPLAYED_MAX:]
-        async with httpx.AsyncClient(base_url=self.url, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S) as http:
             for heard in whole:
                 if _digest(await replayed(http, heard.response_id)) != heard.digest:
                     self.wrong.append(f"{heard.response_id}: a replay is not what was heard")
@@ -167,7 +168,7 @@ class Clients:
         deadline = time.monotonic() + COMES_BACK_S
         while True:
             try:
-                async with httpx.AsyncClient(base_url=self.url, timeout=60) as http:
+                async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S) as http:
                     answer = await http.request(method, path, **options)
             except httpx.HTTPError:
                 self.counts["cut"] += 1
@@ -201,7 +202,7 @@ class Clients:
         """Whether the connection held until its end, or until so many events had come."""
         try:
             async with (
-                httpx.AsyncClient(base_url=self.url, timeout=60) as http,
+                httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S) as http,
                 opened(http, method, path, **options) as payloads,
             ):
                 left = most

@@ -16,6 +16,7 @@ import psutil
 from eventstore.sql.owner_lock import read_owner
 from tests.e2e.parts import HAPROXY, HOST, NATS, REPLICA, everything, named
 from tests.launching import Instance
+from tests.patience import PATIENCE_S
 from tests.postgres_server import PostgresServer
 
 SUPERVISOR = "ray::SupervisorProcess"
@@ -147,7 +148,7 @@ def _blocked(scene: Scene, chance: Random) -> Blow:
     """A tool forgets that it shares its host's event loop."""
 
     async def strike() -> None:
-        async with httpx.AsyncClient(base_url=scene.instance.url, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=scene.instance.url, timeout=PATIENCE_S) as http:
             body = {"model": BLOCKS, "input": "x", "background": True}
             (await http.post("/v1/responses", json=body)).raise_for_status()
 

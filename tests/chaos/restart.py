@@ -26,6 +26,7 @@ from tests.e2e.upstream import KEY, Upstream
 from tests.e2e.wire import check_whole, replayed, text_of
 from tests.fakes.script import words
 from tests.launching import Instance
+from tests.patience import PATIENCE_S
 
 DELTAS = 30
 TEXT = "".join(words(DELTAS))
@@ -92,7 +93,7 @@ class Restart:
     async def _ask(self, server: Instance) -> list[str]:
         body = {"model": "slow", "input": "x", "background": True}
         turn = asyncio.Semaphore(AT_ONCE)
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
 
             async def ask() -> str:
                 async with turn:
@@ -118,7 +119,7 @@ class Restart:
     async def _wrong(self, server: Instance, ids: Collection[str]) -> list[str]:
         """What is not as it should be of the answers, once they are over."""
         turn = asyncio.Semaphore(AT_ONCE)
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
 
             async def listen(response_id: str) -> str | None:
                 try:

@@ -18,8 +18,9 @@ from tests.conftest import SHARED_SERVER
 from tests.e2e.spending import EFFECTS
 from tests.e2e.upstream import KEY, TOKEN, Upstream
 from tests.launching import Instance
+from tests.patience import PATIENCE_S
 
-SERVER_LIMIT_S = 60.0
+SERVER_LIMIT_S = PATIENCE_S
 """How long one answer may take on a busy machine."""
 
 

@@ -44,7 +44,7 @@ def kill_all(server: Instance) -> None:
     for process in found:
         process.kill()
     server.process.wait(10)
-    until(lambda: not any(_lives(process) for process in found), 10, "the end of every process")
+    until(lambda: not any(_lives(process) for process in found), "the end of every process")
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -68,7 +68,7 @@ def foreign(environment_python: Path, tmp_path_factory: pytest.TempPathFactory) 
         command = [str(environment_python), str(HERE / "foreign_server.py"), json.dumps(RULES)]
         server = subprocess.Popen(command, stdout=output)
     try:
-        until(lambda: b"\n" in log.read_bytes(), 60, "the foreign server's address")
+        until(lambda: b"\n" in log.read_bytes(), "the foreign server's address")
         yield log.read_text().strip()
     finally:
         server.terminate()
@@ -84,11 +84,11 @@ def offered(instance: Instance, foreign: str, client: openai.OpenAI) -> Iterator
     more = more.replace("\nmodels:", "\nmodels:" + MODELS.rstrip(), 1)
     path.write_text(more)
     instance.process.send_signal(signal.SIGHUP)
-    until(lambda: all(_offers(client)), 60, "the new models")
+    until(lambda: all(_offers(client)), "the new models")
     yield
     path.write_text(before)
     instance.process.send_signal(signal.SIGHUP)
-    until(lambda: not any(_offers(client)), 60, "the old models")
+    until(lambda: not any(_offers(client)), "the old models")
 
 
 @both

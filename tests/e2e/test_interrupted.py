@@ -73,4 +73,7 @@ def _kill_all(instance: Instance) -> None:
     for host in hosts:
         host.kill()
     # The next blow shall fall on hosts that run again.
-    until(lambda: {one.pid for one in named(instance, HOST)} - {one.pid for one in hosts}, 60, "a new host")
+    until(
+        lambda: {one.pid for one in named(instance, HOST)} - {one.pid for one in hosts},
+        "a new host",
+    )

@@ -75,7 +75,7 @@ async def wire(dedicated: Instance) -> AsyncIterator[httpx.AsyncClient]:
 def running(user: openai.OpenAI) -> Iterator[str]:
     """A response that runs."""
     response = user.responses.create(model=LONG, input="x", background=True)
-    until(lambda: user.responses.retrieve(response.id).status == "in_progress", 60, "its start")
+    until(lambda: user.responses.retrieve(response.id).status == "in_progress", "its start")
     yield response.id
     user.responses.cancel(response.id)
 
@@ -92,7 +92,6 @@ def host_of(server: Instance, response_id: str) -> dict[str, object]:
     """The host that runs a response."""
     found: dict[str, object] = until(
         lambda: next((host for host in hosts(server) if response_id in json.dumps(host["responses"])), None),
-        30,
         "the response in the list",
     )
     return found
@@ -117,7 +116,7 @@ def test_ps_tells_which_actor_and_process_runs_a_response(dedicated: Instance, r
 def test_its_actor_ends_with_the_response(dedicated: Instance, user: openai.OpenAI, running: str) -> None:
     pid = int(str(host_of(dedicated, running)["pid"]))
     assert user.responses.cancel(running).status == "cancelled"
-    until(lambda: not psutil.pid_exists(pid), 60, "the end of its process")
+    until(lambda: not psutil.pid_exists(pid), "the end of its process")
     assert running not in json.dumps(hosts(dedicated))
 
 

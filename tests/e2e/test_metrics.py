@@ -10,13 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e.parts import HOST, REPLICA, named
 from tests.e2e.upstream import own
 from tests.launching import Instance
+from tests.patience import PATIENCE_S
 
 Sample = tuple[str, ...]
 
 
 async def scraped(instance: Instance) -> dict[Sample, float]:
     """A scrape over a connection of its own, so that any replica may answer: name, process, other labels."""
-    async with httpx.AsyncClient(base_url=instance.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=instance.url, timeout=PATIENCE_S) as client:
         answer = await client.get("/metrics")
     assert answer.status_code == 200
     return {

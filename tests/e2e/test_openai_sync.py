@@ -28,7 +28,7 @@ def ended(client: openai.OpenAI, response_id: str) -> Response:
         found = client.responses.retrieve(response_id)
         return found if found.status not in ("queued", "in_progress") else None
 
-    response: Response = until(over, 60, f"the end of {response_id}")
+    response: Response = until(over, f"the end of {response_id}")
     return response
 
 
@@ -162,13 +162,13 @@ def test_a_background_response_is_polled(client: openai.OpenAI) -> None:
 def test_cancel_ends_what_runs_and_its_upstream_call(client: openai.OpenAI, upstream: Upstream) -> None:
     model = own("deltas=3000&interval_ms=20")
     response = client.responses.create(model=model, input="x", background=True)
-    until(lambda: upstream.count(model), 30, "the upstream's call")
+    until(lambda: upstream.count(model), "the upstream's call")
     before = upstream.seen()["aborted"]
     cancelled = client.responses.cancel(response.id)
     assert cancelled.status == "cancelled"
     assert client.responses.cancel(response.id) == cancelled
     assert client.responses.retrieve(response.id) == cancelled
-    until(lambda: upstream.seen()["aborted"] > before, 10, "the end of the upstream's call")
+    until(lambda: upstream.seen()["aborted"] > before, "the end of the upstream's call")
     assert "".join(words(3000)).startswith(cancelled.output_text)
 
 
@@ -194,12 +194,12 @@ def test_a_deleted_response_is_gone(client: openai.OpenAI) -> None:
 def test_deleting_what_runs_ends_it(client: openai.OpenAI, upstream: Upstream) -> None:
     model = own("deltas=3000&interval_ms=20")
     response = client.responses.create(model=model, input="x", background=True)
-    until(lambda: upstream.count(model), 30, "the upstream's call")
+    until(lambda: upstream.count(model), "the upstream's call")
     before = upstream.seen()["aborted"]
     client.responses.delete(response.id)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(response.id)
-    until(lambda: upstream.seen()["aborted"] > before, 10, "the end of the upstream's call")
+    until(lambda: upstream.seen()["aborted"] > before, "the end of the upstream's call")
 
 
 def test_input_items_come_in_pages(client: openai.OpenAI) -> None:
@@ -417,7 +417,7 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
 
 def test_an_agent_s_instructions_go_first(client: openai.OpenAI, upstream: Upstream) -> None:
     response = client.responses.create(model="clerk", input="x", background=True)
-    until(lambda: upstream.calls("fake?deltas=100&interval_ms=50&goes_on=1&key=goes-on"), 30, "the call")
+    until(lambda: upstream.calls("fake?deltas=100&interval_ms=50&goes_on=1&key=goes-on"), "the call")
     asked = upstream.calls("fake?deltas=100&interval_ms=50&goes_on=1&key=goes-on")[-1]
     assert asked["messages"][0] == {"role": "system", "content": "You are a clerk."}
     client.responses.cancel(response.id)

@@ -21,7 +21,6 @@ from tests.e2e.parts import HOST, named
 from tests.e2e.test_bad_input import post, test_an_id_that_is_none_is_not_found
 from tests.e2e.test_conversations import test_the_life_of_a_conversation
 from tests.e2e.test_faults import (
-    PAUSE_S,
     STREAMS,
     TEXT,
     eventually,
@@ -133,7 +132,6 @@ async def test_open_streams_survive_a_restart_of_the_database(
             lambda heard=heard: all(  # type: ignore[misc]  # A default binds the loop's value.
                 one.deltas > before or one.task.done() for one, before in zip(listeners, heard, strict=True)
             ),
-            PAUSE_S,
             "more of every answer",
         )
     assert await finished(listeners) == [TEXT] * STREAMS
@@ -170,7 +168,7 @@ async def test_a_database_that_is_away_is_said_to_be(
         assert PASSWORD not in refused.text
     finally:
         database.start()
-    await eventually(lambda: _well(instance), PAUSE_S, "a server that is ready again")
+    await eventually(lambda: _well(instance), "a server that is ready again")
     made = await http.post("/v1/responses", json={"model": "simulated", "input": "x"})
     assert made.json()["status"] == "completed"
 

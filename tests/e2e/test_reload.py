@@ -14,6 +14,7 @@ from tests.e2e.upstream import own
 from tests.e2e.wire import check_whole, created, opened, text_of
 from tests.fakes.script import words
 from tests.launching import Instance, until
+from tests.patience import PATIENCE_S
 
 PACED = 80
 NEWCOMER = '  newcomer: {upstream: patient, model: "fake?deltas=4"}'
@@ -33,13 +34,13 @@ def _reload(instance: Instance, path: Path, text: str, says: str) -> None:
     path.write_text(text)
     before = instance.output.count(says)
     instance.process.send_signal(signal.SIGHUP)
-    until(lambda: instance.output.count(says) > before, 60, says)
+    until(lambda: instance.output.count(says) > before, says)
 
 
 async def _listed(instance: Instance, model: str) -> bool:
     """Whether every replica knows it: each connection may lead to another one."""
     for _ in range(8):
-        async with httpx.AsyncClient(base_url=instance.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=instance.url, timeout=PATIENCE_S) as client:
             if model not in {one["id"] for one in (await client.get("/v1/models")).json()["data"]}:
                 return False
     return True
@@ -54,7 +55,7 @@ async def test_new_models_are_there_and_open_streams_go_on(
     async with opened(http, "POST", "/v1/responses", json=body) as payloads:
         heard = [await anext(payloads)]
         await asyncio.to_thread(_reload, instance, models, text, "the models were read again")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while not await _listed(instance, "newcomer"):  # noqa: ASYNC110  # No event tells of it.
                 await asyncio.sleep(0.2)
         assert text_of(await created(http, {"model": "newcomer", "input": "x"})) == "".join(words(4))

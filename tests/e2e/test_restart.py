@@ -68,7 +68,7 @@ async def test_killed_and_started_again(server: Instance, upstream: Upstream) ->
         assert heard[: len(before)] == before, "what was shown before stays what was said"
     with connect(server) as client:
         _chain_goes_on(client, upstream, finished[0][0], unfinished[0])
-        until(lambda: len(texts(client, conversation)) > 1, ENDED_S, "the end of what ran")
+        until(lambda: len(texts(client, conversation)) > 1, "the end of what ran", ENDED_S)
         assert texts(client, conversation) == ["One", "Two", "".join(words(SPOKEN))]
         assert not locked(client, conversation)
     assert await findings(log) == []
@@ -79,7 +79,7 @@ def _speaking(client: openai.OpenAI, upstream: Upstream) -> str:
     model = own(f"deltas={SPOKEN}&interval_ms=100&goes_on=1")
     conversation = client.conversations.create(items=[says("One")]).id
     client.responses.create(model=model, input="Two", conversation=conversation, background=True)
-    until(lambda: upstream.calls(model), 30, "the upstream to be asked")
+    until(lambda: upstream.calls(model), "the upstream to be asked")
     assert locked(client, conversation)
     return conversation
 

@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.upstream import KEY, TOKEN, Upstream
 from tests.e2e.wire import created, id_of, replayed
 from tests.launching import Instance
+from tests.patience import PATIENCE_S
 
 SAID = f"The+key+{KEY}+and+the+token+{TOKEN}+are+bad."
 LEAKS = {
@@ -48,7 +49,7 @@ async def test_what_an_upstream_tells_of_its_key_is_nowhere(
         plain = await http.post("/v1/responses", json={"model": "leaky", "input": "x"})
         heard.append(plain.content + repr(plain.headers).encode())
         last = json.dumps(json.loads(payloads[-2])["type"]).encode()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 message = await everything.next_msg(30)
                 heard.append(message.subject.encode() + repr(message.headers).encode() + message.data)

@@ -51,12 +51,12 @@ async def test_a_host_is_killed_while_a_tool_runs(
     effects = directory / purse
     asked = {"model": f"spends-{purse}", "input": "Spend.", "background": True}
     response_id = (await http.post("/v1/responses", json=asked)).json()["id"]
-    await asyncio.to_thread(until, effects.exists, 60, "the effect")
+    await asyncio.to_thread(until, effects.exists, "the effect")
     for host in named(instance, HOST):
         host.kill()
     if purse == "again":
         runs = lambda: len(effects.read_text().splitlines()) == 2  # noqa: E731  (a condition, said once)
-        await asyncio.to_thread(until, runs, 60, "the second run")
+        await asyncio.to_thread(until, runs, "the second run")
     (directory / f"{purse}.go").touch()
     payloads = await replayed(http, response_id)
     final = check_whole(payloads)

@@ -146,7 +146,7 @@ async def test_who_never_reads_is_cut_and_the_answer_ends_in_the_log(
         ended = await over(http, clients)
         grown = memory(serving) - before
         # Nobody reads until all are cut: whoever read would make progress.
-        await asyncio.to_thread(until, lambda: not _held(clients), CUT_S, "the end of every connection")
+        await asyncio.to_thread(until, lambda: not _held(clients), "the end of every connection", CUT_S)
         shown = await asyncio.gather(*map(read_out, clients))
         assert all(b"response.created" in read for read in shown)
         assert not any(b"response.completed" in read for read in shown), "it was cut before the end"

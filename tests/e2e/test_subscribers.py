@@ -18,8 +18,7 @@ from eventstore.nats_config import STREAM, SUBSCRIBER_INBOX
 from tests.e2e.upstream import own
 from tests.e2e.wire import created, id_of, opened, replayed
 from tests.launching import Instance
-
-LIMIT_S = 30.0
+from tests.patience import PATIENCE_S
 
 
 class Subscriber:
@@ -53,7 +52,7 @@ async def heard(
     payloads = (await created(http, {"input": "x", **body}))[:-1]
     messages: list[Msg] = []
     while not messages or messages[-1].data != payloads[-1]:
-        message = await listening.next_msg(LIMIT_S)
+        message = await listening.next_msg(PATIENCE_S)
         if message.headers is not None and message.headers["ce-subject"] == id_of(payloads[0]):
             messages.append(message)
     return payloads, messages
@@ -97,7 +96,7 @@ async def test_a_cancelled_response_ends_in_cancelled(
         response_id = id_of(await anext(payloads))
         await http.post(f"/v1/responses/{response_id}/cancel")
         rest = [payload async for payload in payloads]
-    message = await ends.next_msg(LIMIT_S)
+    message = await ends.next_msg(PATIENCE_S)
     assert message.subject == f"rayspond.default.events.{response_id}.response.cancelled"
     assert message.data == rest[-2]
     assert json.loads(message.data)["response"]["status"] == "cancelled"
@@ -142,7 +141,7 @@ async def test_what_is_private_stays_private(
     subscriber: Subscriber, http: httpx.AsyncClient, subject: str
 ) -> None:
     listening = await subscriber.client.subscribe(subject)
-    refusal = await asyncio.wait_for(subscriber.refused.get(), LIMIT_S)
+    refusal = await asyncio.wait_for(subscriber.refused.get(), PATIENCE_S)
     assert "permissions violation" in refusal.lower()
     await created(http, {"model": own(), "input": "x"})
     with pytest.raises((NothingCame, nats.errors.BadSubscriptionError, nats.errors.ConnectionClosedError)):
@@ -155,7 +154,9 @@ async def test_a_subscriber_publishes_nothing(subscriber: Subscriber, http: http
     for subject in (f"rayspond.default.events.{response_id}.response.completed", f"_rs.live.{response_id}"):
         await subscriber.client.publish(subject, b"{}")
         await subscriber.client.flush()
-        assert "permissions violation" in (await asyncio.wait_for(subscriber.refused.get(), LIMIT_S)).lower()
+        assert (
+            "permissions violation" in (await asyncio.wait_for(subscriber.refused.get(), PATIENCE_S)).lower()
+        )
     assert await replayed(http, response_id) == payloads
 
 
@@ -169,7 +170,7 @@ async def _fetch(consumer: JetStreamContext.PullSubscription, responses: list[li
     expected = {id_of(payloads[0]): _events(payloads) for payloads in responses}
     got: dict[str, dict[str, bytes]] = {response_id: {} for response_id in expected}
     while sum(map(len, got.values())) < sum(map(len, expected.values())):
-        for message in await consumer.fetch(10, timeout=LIMIT_S):
+        for message in await consumer.fetch(10, timeout=PATIENCE_S):
             await message.ack()
             if message.headers["ce-subject"] in got:
                 got[message.headers["ce-subject"]][message.headers["ce-id"]] = message.data

@@ -80,7 +80,7 @@ class Upstream:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.fakes.upstream", "--port", "0", "--key", KEY], stdout=output
             )
-        self.url: str = until(lambda: log.read_text().strip(), 30, "the fake upstream's address")
+        self.url: str = until(lambda: log.read_text().strip(), "the fake upstream's address")
 
     def stop(self) -> None:
         """End it."""

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from eventstore import nats_config
 from serve_app.launch.ports import free_port
+from tests.patience import PATIENCE_S
 
 RUNTIME_PASSWORD = "runtime-secret"
 SUBSCRIBER_PASSWORD = "subscriber-secret"
-READY_SECONDS_MAX = 10.0
 
 
 def executable() -> str:
@@ -112,7 +112,7 @@ class NatsServer:
 
     def _await_ready(self) -> None:
         assert self._process is not None
-        deadline = time.monotonic() + READY_SECONDS_MAX
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             assert self._process.poll() is None, (self.folder / "nats.log").read_text()
             with (

@@ -18,6 +18,7 @@ from eventstore.nats_public import JetStreamSettings, NatsPublicBus
 from eventstore.relay import Relay
 from eventstore.renders import Renders
 from tests.integration.nats_server import NatsServer
+from tests.patience import PATIENCE_S
 from tests.relayed import Shown
 
 
@@ -33,9 +34,9 @@ def data(shown: Shown, *, deltas: bool = True) -> list[str]:
     return [lines[1][len("data: ") :] for lines in frames if deltas or not lines[0].endswith(".delta")]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for a condition; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, as long as tests do."""
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.01)
@@ -107,7 +108,7 @@ class Scene:
         stream = client.jetstream()
         found = await stream.stream_info(STREAM)
         consumer = await stream.subscribe("rayspond.>", stream=STREAM, ordered_consumer=True)
-        got = [await consumer.next_msg(timeout=5) for _ in range(found.state.messages)]
+        got = [await consumer.next_msg(timeout=PATIENCE_S) for _ in range(found.state.messages)]
         await consumer.unsubscribe()
         return [((message.headers or {})["Nats-Msg-Id"], message.data.decode()) for message in got]
 

@@ -26,10 +26,10 @@ from eventstore.nats_bus import NatsLiveBus
 from runtime.response.replay import ResponseReplay
 from runtime.response.wire import data_of
 from tests.integration.nats_server import NatsServer
+from tests.patience import PATIENCE_S
 from tests.unit.actors.test_supervisor import create, text
 
 pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module")]
-WAIT = 60.0
 
 
 class Running:
@@ -41,7 +41,7 @@ class Running:
     async def read(self, response_id: str) -> list[dict[str, Any]]:
         """All wire events of a response, followed to its end."""
         events: list[dict[str, Any]] = []
-        async with self.client.bus.subscribe(response_id) as live, asyncio.timeout(WAIT):
+        async with self.client.bus.subscribe(response_id) as live, asyncio.timeout(PATIENCE_S):
             replay = ResponseReplay(self.client.reader, response_id)
             async with aclosing(follow(replay, live, silence=0.2)) as batches:
                 async for batch in batches:
@@ -87,7 +87,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait for a condition that costs a look at the system, within bounds."""
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(PATIENCE_S):
         while not await condition():  # noqa: ASYNC110 - another process changes it
             await asyncio.sleep(0.05)
 

@@ -79,14 +79,14 @@ def test_doctor_finds_the_running_instance_well(running: Instance) -> None:
 
 def test_sighup_reads_the_models_again_and_goes_on(running: Instance) -> None:
     running.process.send_signal(signal.SIGHUP)
-    running.wait_for("the models were read again", 60)
+    running.wait_for("the models were read again")
     assert running.get("/readyz")[0] == 200
 
 
 async def test_nats_is_started_again_on_the_same_port_when_it_dies(running: Instance) -> None:
     server = next(process for process in running.note_everything() if process.name() == "nats-server")
     server.kill()
-    running.wait_for("nats-server ended; started again", 10)
+    running.wait_for("nats-server ended; started again")
     client = await nats.connect(
         running.runtime["nats_url"], max_reconnect_attempts=20, reconnect_time_wait=0.1
     )
@@ -180,7 +180,7 @@ def test_all_ends_when_only_the_launcher_is_killed(tmp_path: Path) -> None:
         instance.wait_for("  Ray ")
         left = instance.note_everything()
         instance.process.kill()
-        until(lambda: not any(map(_lives, left)), 10, "the end of every process")
+        until(lambda: not any(map(_lives, left)), "the end of every process")
     finally:
         instance.kill()
 
@@ -218,7 +218,7 @@ def test_ctrl_c_during_the_start_ends_everything(tmp_path: Path, line: str, late
 def test_an_application_that_does_not_start_is_told_in_one_line(tmp_path: Path) -> None:
     instance = Instance(tmp_path / "data", app="tests.echo_application:build_broken")
     try:
-        until(lambda: instance.process.poll() is not None, 60, "the end of the failed start")
+        until(lambda: instance.process.poll() is not None, "the end of the failed start")
         assert instance.process.returncode == 1
         assert "this application never starts" in instance.output.splitlines()[-1]
         assert "Traceback" not in instance.output

@@ -16,6 +16,7 @@ import pytest
 
 from serve_app.launch import haproxy
 from serve_app.launch.ports import free_port
+from tests.patience import PATIENCE_S
 
 CONFIGURATION = """\
 global
@@ -108,13 +109,13 @@ def test_the_replica_hears_of_a_client_that_leaves_before_its_answer(
     """However the request came: in one packet, or its body after its head."""
     head = b"POST /app/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
     with socket.create_server(("127.0.0.1", 0)) as replica:
-        replica.settimeout(30)
+        replica.settimeout(PATIENCE_S)
         with running(tmp_path, replica.getsockname()[1]) as port:
             asked(f"http://127.0.0.1:{port}/not-there")
             with socket.create_connection(("127.0.0.1", port)) as client:
                 client.sendall(head if body_apart else head + b"{}")
                 heard, _ = replica.accept()
-                heard.settimeout(30)
+                heard.settimeout(PATIENCE_S)
                 received = until_holds(heard, b"\r\n\r\n")
                 if body_apart:
                     client.sendall(b"{}")
@@ -150,10 +151,10 @@ def running(tmp_path: Path, replica: int) -> Iterator[int]:
 
 def asked(url: str) -> urllib.error.HTTPError:
     """The refusal, once somebody listens."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            urllib.request.urlopen(url, timeout=10)
+            urllib.request.urlopen(url, timeout=PATIENCE_S)
         except urllib.error.HTTPError as refusal:
             return refusal
         except urllib.error.URLError:

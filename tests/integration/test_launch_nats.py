@@ -12,8 +12,7 @@ from serve_app.launch import nats_server
 from serve_app.launch.data_dir import DataDir
 from serve_app.launch.nats_server import NatsServer
 from tests.launching import until
-
-LIMIT_S = 30.0
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
     server = NatsServer(data)
     server.start()
     try:
-        server.wait(LIMIT_S, lambda: False)
+        server.wait(PATIENCE_S, lambda: False)
         yield server
     finally:
         assert server.child is not None
@@ -42,8 +41,8 @@ def test_a_server_that_stands_still_is_ended_and_started_again(
         assert server.watch() is None
     assert halted.poll() is None, "one that answers is left alone"
     halted.send_signal(signal.SIGSTOP)
-    until(lambda: server.watch() is not None, LIMIT_S, "another server")
+    until(lambda: server.watch() is not None, "another server")
     halted.communicate()
     assert halted.returncode == -signal.SIGKILL
-    server.wait(LIMIT_S, lambda: False)
+    server.wait(PATIENCE_S, lambda: False)
     assert server.child is not halted

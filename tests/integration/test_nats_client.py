@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from eventstore.nats_client import OUT_BYTES_MAX, OneConnection, WouldWait, at_once
 from tests.integration.nats_server import NatsServer
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ class Ear:
         self.heard.put_nowait(message)
 
     async def next(self) -> Msg:
-        return await asyncio.wait_for(self.heard.get(), 5)
+        return await asyncio.wait_for(self.heard.get(), PATIENCE_S)
 
 
 async def test_every_message_of_a_subscription_is_handed_on_at_once(client: OneConnection) -> None:
@@ -135,7 +136,7 @@ async def test_a_pong_comes_after_what_was_sent_before_its_ping(server: NatsServ
         await client.dispose()
         between.close()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        await asyncio.wait(others, timeout=5)
+        await asyncio.wait(others, timeout=PATIENCE_S)
 
 
 async def test_a_pong_after_its_timeout_harms_nothing(server: NatsServer, client: OneConnection) -> None:
@@ -161,8 +162,8 @@ async def test_nothing_waits_for_a_server_that_stands_still(server: NatsServer) 
         await asyncio.sleep(0)
     for subscription in [client.hear(f"a.{number}", Ear()) for number in range(2000)]:
         client.unhear(subscription)
-    assert "stale" in str(await asyncio.wait_for(client.over, 10))
-    await asyncio.wait_for(client.dispose(), 1)
+    assert "stale" in str(await asyncio.wait_for(client.over, PATIENCE_S))
+    await asyncio.wait_for(client.dispose(), PATIENCE_S)
 
 
 async def test_a_server_that_dies_is_noticed_at_once(server: NatsServer, client: OneConnection) -> None:
@@ -171,9 +172,9 @@ async def test_a_server_that_dies_is_noticed_at_once(server: NatsServer, client:
     waiting = asyncio.create_task(client.arrived(30))
     await asyncio.sleep(0)
     server.kill()
-    await asyncio.wait_for(client.over, 5)
+    await asyncio.wait_for(client.over, PATIENCE_S)
     await client.dispose()
-    assert await asyncio.wait_for(waiting, 1) is False
+    assert await asyncio.wait_for(waiting, PATIENCE_S) is False
 
 
 async def test_a_permission_that_is_missing_ends_nothing_and_nonsense_ends_the_connection(
@@ -181,11 +182,11 @@ async def test_a_permission_that_is_missing_ends_nothing_and_nonsense_ends_the_c
 ) -> None:
     client, refusals = await opened(server.subscriber_url)
     client.hear("_rs.>", Ear())
-    assert "permissions violation" in await asyncio.wait_for(refusals.told.get(), 5)
+    assert "permissions violation" in await asyncio.wait_for(refusals.told.get(), PATIENCE_S)
     assert await client.arrived(5)
     at_once(client._send_command(b"NONSENSE\r\n"))
     at_once(client._flush_pending())
-    assert "unknown protocol" in str(await asyncio.wait_for(client.over, 5))
+    assert "unknown protocol" in str(await asyncio.wait_for(client.over, PATIENCE_S))
     await client.dispose()
 
 

@@ -19,6 +19,7 @@ from eventstore.nats_connection import NatsConnection
 from eventstore.nats_public import NatsPublicBus
 from eventstore.nats_subjects import UnsafeToken
 from tests.integration.nats_server import NatsServer
+from tests.patience import PATIENCE_S
 
 SUBJECT = "rayspond.p.events.resp_1.response.created"
 
@@ -47,7 +48,7 @@ class Refusals:
         self.told.put_nowait(str(error))
 
     async def next(self) -> str:
-        return await asyncio.wait_for(self.told.get(), 5)
+        return await asyncio.wait_for(self.told.get(), PATIENCE_S)
 
 
 @pytest.fixture
@@ -122,9 +123,9 @@ async def test_a_subscriber_consumes_the_stream(runtime: NatsLiveBus, subscriber
     """Ordered, durable and unnamed consumers; core subscriptions; nothing of it is refused."""
     stream = subscriber.jetstream()
     ordered = await stream.subscribe("rayspond.p.events.>", stream=STREAM, ordered_consumer=True)
-    assert (await ordered.next_msg(timeout=5)).subject == SUBJECT
+    assert (await ordered.next_msg(timeout=PATIENCE_S)).subject == SUBJECT
     durable = await stream.pull_subscribe("rayspond.*.events.>", durable="mine", stream=STREAM)
-    for message in await durable.fetch(1, timeout=5):
+    for message in await durable.fetch(1, timeout=PATIENCE_S):
         await message.ack()
     with pytest.raises(NatsTimeoutError):
         await durable.fetch(1, timeout=0.2)
@@ -132,7 +133,7 @@ async def test_a_subscriber_consumes_the_stream(runtime: NatsLiveBus, subscriber
     core = await subscriber.subscribe("rayspond.p.events.resp_1.>")
     await subscriber.flush()
     assert runtime.connection.publish(SUBJECT, b"again")
-    assert (await core.next_msg(timeout=5)).data == b"again"
+    assert (await core.next_msg(timeout=PATIENCE_S)).data == b"again"
 
 
 async def test_a_consumer_that_delivers_into_the_private_tier_tells_followers_nothing(
@@ -163,7 +164,7 @@ async def test_nobody_else_is_let_in(server: NatsServer, login: str) -> None:
         await asyncio.sleep(0.01)
     assert "Authorization Violation" in (stranger.last_error or "")
     assert not stranger.connected
-    await asyncio.wait_for(stranger.aclose(), 10)
+    await asyncio.wait_for(stranger.aclose(), PATIENCE_S)
 
 
 async def test_the_server_is_not_one_of_the_versions_with_holes(runtime: NatsLiveBus) -> None:

@@ -18,10 +18,10 @@ from eventstore.sql.postgres import PostgresEventStore
 from eventstore.unit import place_of
 from eventstore.verify import verify
 from tests.contract.store_contract import create, more, records, said_in, unit
+from tests.patience import PATIENCE_S
 from tests.postgres_server import PostgresServer, eventually
 
 WRITERS = 8
-LIMIT_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -99,18 +99,18 @@ async def test_a_restart_under_load_loses_and_doubles_nothing(
         async def further(goals: list[int] = goals) -> bool:
             return all(len(one.acknowledged) >= goal for one, goal in zip(writers, goals, strict=True))
 
-        await eventually(further, LIMIT_S)
+        await eventually(further)
         told = sum(writer.told for writer in writers)
         own_server.stop(number)
 
         async def noticed(told: int = told) -> bool:
             return sum(writer.told for writer in writers) > told
 
-        await eventually(noticed, LIMIT_S)
+        await eventually(noticed)
         own_server.start()
     for writer in writers:
         writer.stopped = True
-    await asyncio.wait_for(running, LIMIT_S)
+    await asyncio.wait_for(running, PATIENCE_S)
     for writer in writers:
         assert await said_in(store, writer.name) == writer.acknowledged
     assert [report async for report in verify(store) if getattr(report, "finding", report)] == []

@@ -31,6 +31,7 @@ from runtime.response.wire import data_of
 from serve_app.launch.ports import free_port
 from tests.e2e.log import findings
 from tests.integration.nats_server import NatsServer
+from tests.patience import PATIENCE_S
 from tests.postgres_server import server
 from tests.unit.actors.test_supervisor import create, text
 
@@ -39,7 +40,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module"), pytest.
 STREAMS = 12
 DELTAS = 200
 MODEL = f"simulated?deltas={DELTAS}&interval_ms=50"
-WAIT_S = 60.0
 NOTICED = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
@@ -83,7 +83,7 @@ class Listener:
     async def _listen(self) -> None:
         client = self.nodes.client
         replay = ResponseReplay(client.reader, self.command.id)
-        async with client.bus.subscribe(self.command.id) as live, asyncio.timeout(WAIT_S):
+        async with client.bus.subscribe(self.command.id) as live, asyncio.timeout(PATIENCE_S):
             await client.create(self.command)
             async with aclosing(follow(replay, live)) as batches:
                 async for batch in batches:
@@ -131,7 +131,7 @@ async def nodes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nodes
             }
             yield Nodes(config, client, raylets)
             for end in (client.aclose, bus.aclose, reader.aclose, cluster.stop):
-                async with asyncio.timeout(WAIT_S):
+                async with asyncio.timeout(PATIENCE_S):
                     await end()
         finally:
             ray.shutdown()
@@ -143,7 +143,7 @@ async def nodes(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nodes
 async def until(condition: Callable[[], object], what: str) -> None:
     """Wait for it, within bounds."""
     try:
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():  # noqa: ASYNC110  (processes and frames set no event)
                 await asyncio.sleep(0.05)
     except TimeoutError as error:

@@ -15,6 +15,7 @@ from eventstore import nats_config
 from eventstore.nats_bus import NatsLiveBus
 from tests.integration.nats_server import RUNTIME_PASSWORD, SUBSCRIBER_PASSWORD, NatsServer
 from tests.integration.relay_scene import Scene, data, until
+from tests.patience import PATIENCE_S
 
 DISK_BYTES = 12 << 20
 
@@ -76,7 +77,7 @@ async def test_a_full_disk_stops_the_stream_but_no_listener(tmp_path: Path, smal
             await scene.relayed(relay)
             ballast = small_disk / "ballast"
             _fill(ballast)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while relay.capture_away == 0:
                     await scene.commit(30)
                     await asyncio.sleep(0.05)

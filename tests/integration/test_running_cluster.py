@@ -23,9 +23,9 @@ from serve_app.launch.environment import import_path
 from serve_app.launch.ports import free_port
 from tests.integration.nats_server import NatsServer
 from tests.launching import Instance, until
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.ray
-LIMIT_S = 120.0
 APPLICATION = "serve_app.app:application"
 
 
@@ -73,7 +73,7 @@ class Head:
                 env=self.environment,
                 start_new_session=True,
             )
-        self.address = until(lambda: _address(self._log), LIMIT_S, "Ray's start")
+        self.address = until(lambda: _address(self._log), "Ray's start")
         self.dashboard = f"http://127.0.0.1:{self._dashboard}"
 
     def run(self, *command: str) -> str:
@@ -82,7 +82,7 @@ class Head:
             [*_program("serve"), *command],
             capture_output=True,
             text=True,
-            timeout=LIMIT_S,
+            timeout=PATIENCE_S,
             env={**self.environment, "RAY_ADDRESS": self.address, "RAY_DASHBOARD_ADDRESS": self.dashboard},
             check=False,
         )
@@ -93,7 +93,7 @@ class Head:
         """How Serve's deployment of it stands: what `serve status` tells, without starting a program."""
         url = f"{self.dashboard}/api/serve/applications/"
         request = urllib.request.Request(url, headers={"authorization": f"Bearer {self._token}"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return str(json.loads(answer.read())["applications"][application]["status"])
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -103,7 +103,7 @@ class Head:
             f"http://127.0.0.1:{self.http_port}{path}", data, {"content-type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
                 return json.loads(answer.read())
         except OSError:
             return None
@@ -153,7 +153,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 
 def _answers(head: Head, text: str) -> str:
     """Ask it something once it is ready; the response's id."""
-    until(lambda: (head.ask("/readyz") or {}).get("status") == "ready", LIMIT_S, "readiness")
+    until(lambda: (head.ask("/readyz") or {}).get("status") == "ready", "readiness")
     answer = head.ask("/v1/responses", {"model": "simulated", "input": text})
     assert answer["status"] == "completed"
     return str(answer["id"])
@@ -167,7 +167,7 @@ def test_serve_run_and_serve_deploy_from_the_import_path(head: Head) -> None:
     assert head.ask("/readyz")["warnings"] == []
     assert len(head.ask("/hosts")["data"]) == 1, "hosts=1 was heard"
     head.run("deploy", "--name", "rayspond", APPLICATION, "replicas=1")
-    until(lambda: head.deployed("rayspond") == "RUNNING", LIMIT_S, "the deployment")
+    until(lambda: head.deployed("rayspond") == "RUNNING", "the deployment")
     second = _answers(head, "two")
     listed = head.ask("/v1/responses")["data"]
     assert [one["id"] for one in listed] == [second, first]
@@ -176,7 +176,7 @@ def test_serve_run_and_serve_deploy_from_the_import_path(head: Head) -> None:
 def _refused(head: Head, data_dir: Path, code: int, told: str) -> None:
     late = _joining(head, data_dir)
     try:
-        assert late.process.wait(LIMIT_S) == code, late.output
+        assert late.process.wait(PATIENCE_S) == code, late.output
         assert told in late.output
     finally:
         late.kill()

@@ -16,9 +16,9 @@ import pytest
 from eventstore.sql.owner_lock import ProcessIdentity, read_owner
 from eventstore.sql.sqlite import SqliteEventStore
 from eventstore.verify import Finding, verify
+from tests.patience import PATIENCE_S
 
 _WORKER = Path(__file__).with_name("sqlite_worker.py")
-_PATIENCE_S = 60.0
 
 
 class Worker:
@@ -46,12 +46,12 @@ class Worker:
         """Let it finish what it does."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        return self.process.wait(_PATIENCE_S)
+        return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGCONT)
         self.process.kill()
-        self.process.wait(_PATIENCE_S)
+        self.process.wait(PATIENCE_S)
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def _close(worker: Worker) -> None:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.02)
@@ -144,7 +144,7 @@ async def test_a_stopped_owner_is_ended_and_succeeded(tmp_path: Path) -> None:
         owner.process.send_signal(signal.SIGSTOP)
         running.remove(owner)
         wait_for_progress(running)
-        assert owner.process.wait(_PATIENCE_S) == -signal.SIGKILL
+        assert owner.process.wait(PATIENCE_S) == -signal.SIGKILL
         assert wait_for_owner(data_dir, running) in running
         assert [worker.end() for worker in running] == [0, 0]
         await check_log(data_dir, all_workers)
@@ -158,7 +158,7 @@ async def test_everybody_killed_at_once_leaves_a_log_that_opens_and_verifies(tmp
             for worker in running:
                 worker.process.kill()
             for worker in running:
-                worker.process.wait(_PATIENCE_S)
+                worker.process.wait(PATIENCE_S)
             await check_log(data_dir, running)
 
 

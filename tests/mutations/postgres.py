@@ -104,7 +104,7 @@ POSTGRES: Final = (
     Mutation(
         "leases stretch while the server stands still (Postgres)",
         CONNECTION,
-        "if time.monotonic() - asked > PAGE_S:",
+        "if time.monotonic() - asked > _STALL_S:",
         "if False:",
         (f"{_FAULTS}::test_hosts_do_not_die_of_a_server_that_stood_still",),
     ),

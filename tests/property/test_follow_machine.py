@@ -17,6 +17,7 @@ from eventstore.follow import follow
 from eventstore.subscription import BufferedSubscription
 from tests.depth import examples
 from tests.followed import LogReplay, ShownLog, numbers
+from tests.patience import PATIENCE_S
 from tests.virtual_time import VirtualTimeLoop
 
 T = TypeVar("T")
@@ -154,7 +155,7 @@ class FollowMachine(RuleBasedStateMachine):
         self.log.available, self.log.visible = True, None
         for follower in self.followers:
             follower.reading.set()
-        await asyncio.wait([*self.tasks, asyncio.ensure_future(asyncio.sleep(0))], timeout=30)
+        await asyncio.wait([*self.tasks, asyncio.ensure_future(asyncio.sleep(0))], timeout=PATIENCE_S)
 
 
 TestFollow = FollowMachine.TestCase

@@ -7,6 +7,7 @@ from runtime.catalog import Catalog
 from runtime.discovery import PORTS, discover
 from serve_app.launch.ports import free_port
 from tests.fakes.upstream import FakeUpstream
+from tests.patience import PATIENCE_S
 
 
 async def test_servers_that_list_models_are_found_and_the_rest_is_passed_over() -> None:
@@ -24,7 +25,7 @@ async def test_servers_that_list_models_are_found_and_the_rest_is_passed_over() 
                 "rayspond": rayspond.port,
                 "empty": empty.port,
             }
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(PATIENCE_S):
                 found = await discover(ports)
         assert [one.upstream.name for one in found] == ["ollama"]
         assert found[0].upstream.url == ollama.url

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from runtime.python_tool import THREADS_MAX, PythonTool, open_tool
 from runtime.tool import ToolError, in_words, is_run_here, offered
+from tests.patience import PATIENCE_S
 
 HERE = "tests.unit.test_python_tool"
 RELEASE = threading.Event()
@@ -93,17 +93,15 @@ async def test_an_exception_is_told_in_one_line_and_ends_no_host(kind: str, word
 async def test_threads_that_are_left_behind_are_counted_and_hold_up_nobody() -> None:
     RELEASE.clear()
     try:
-        began = time.monotonic()
         for _ in range(THREADS_MAX):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.001):
                     await run("waits")
-        assert time.monotonic() - began < 15, "nobody waited for their ends"
         with pytest.raises(ToolError, match="Try again later"):
             await run("thread_name", city="x")
     finally:
         RELEASE.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 assert await run("thread_name", city="x")

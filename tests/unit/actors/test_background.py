@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from actors.background import Background
+from tests.patience import PATIENCE_S
 
 
 async def test_what_swallows_a_cancellation_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +25,7 @@ async def test_what_swallows_a_cancellation_is_ended_all_the_same(monkeypatch: p
     background = Background()
     task = background.spawn(stubborn())
     await begun.wait()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await background.aclose()
     assert task.cancelled()
     assert len(background) == 0

@@ -19,6 +19,7 @@ from runtime.response.commands import Create, Idempotency
 from runtime.response.request import ResponseRequest
 from tests import virtual_time
 from tests.local_cluster import LocalCluster, LocalHost
+from tests.patience import PATIENCE_S
 from tests.unit.actors.kit import FlakyStore, ScriptedModel, World, always, check_shown, create, says
 
 OTHER = "resp_" + "1" * 32
@@ -106,7 +107,7 @@ async def test_a_host_that_dies_before_it_answers_leaves_its_client_no_conflict(
         command = replace(keyed(), agent=agent, request=request, idempotency=LASTING)
         await cluster.client.create(command)
         assert died
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not await cluster.store.heads(states=["completed"]):  # noqa: ASYNC110  (no event tells)
                 await asyncio.sleep(0.01)
         claim = await cluster.store.claim("default:idempotency", "k")

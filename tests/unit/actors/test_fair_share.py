@@ -215,6 +215,7 @@ async def test_slots_that_get_free_together_are_filled_by_few_looks_at_the_queue
         await run(cluster, *(of("flood", STALLED) for _ in range(24)))
         host = some_host(cluster)
         first = [one.response_id for one in host.running()]
+        await until(lambda: not host._pulling)  # A look that began before would fill the slots.
         monkeypatch.setattr("actors.host.fair_page", slow)
         await asyncio.gather(*(cluster.client.cancel(id, "test") for id in first))
         await until(lambda: not host.running())

@@ -15,8 +15,7 @@ import pytest
 from actors.hosts import HostUnreachable
 from actors.local_orders import OUTSTANDING_MAX, LocalLine, LocalLines, LocalOrders
 from actors.orders import CancelOrder, Order, Overloaded
-
-WAIT = 30.0
+from tests.patience import PATIENCE_S
 
 
 class Unspeakable(Exception):
@@ -91,7 +90,7 @@ async def test_orders_and_refusals_arrive_whole(host: Host, line: LocalLine) -> 
 
 async def test_a_slow_order_holds_up_no_other(host: Host, line: LocalLine) -> None:
     slow = [asyncio.create_task(line.obey([CancelOrder(str(n), "slow")])) for n in range(OUTSTANDING_MAX - 1)]
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(PATIENCE_S):
         assert await line.obey([CancelOrder("quick", "me")]) == [None]
         # One more than the host carries out at a time: it is read as soon as another one is done.
         slow += [asyncio.create_task(line.obey([CancelOrder(str(n), "slow")])) for n in range(2)]
@@ -102,7 +101,7 @@ async def test_a_slow_order_holds_up_no_other(host: Host, line: LocalLine) -> No
 async def test_a_mistake_is_told_to_whoever_asked(line: LocalLine) -> None:
     (outcome,) = await line.obey([CancelOrder("resp_1", "broken")])
     assert str(outcome) == "its host met TypeError"
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(PATIENCE_S):
         (outcome,) = await line.obey([CancelOrder("resp_1", "unspeakable")])
     assert str(outcome) == "its host met TypeError"
     assert await line.obey([CancelOrder("resp_1", "me")]) == [None]
@@ -110,7 +109,7 @@ async def test_a_mistake_is_told_to_whoever_asked(line: LocalLine) -> None:
 
 async def test_what_ends_without_an_answer_ends_the_line(lines: LocalLines, line: LocalLine) -> None:
     assert await line.obey([CancelOrder("resp_1", "me")]) == [None]
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(HostUnreachable):
             await line.obey([CancelOrder("resp_1", "cancelled")])
     again = await lines.to(line.address)
@@ -133,7 +132,7 @@ async def test_another_user_is_refused(host: Host, lines: LocalLines) -> None:
     await orders.open()
     line = await lines.to(orders.address)
     if line is not None:  # It hangs up a moment after it was reached.
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(HostUnreachable):
                 await line.obey([CancelOrder("resp_1", "me")])
     assert host.heard == []
@@ -162,7 +161,7 @@ async def test_who_does_not_know_the_token_is_not_read(orders: LocalOrders, toke
     reader, writer = await asyncio.open_unix_connection(f"\0{name}")
     writer.write(bytes.fromhex(token) + struct.pack("!Q", len(message)) + message)
     writer.write_eof()
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(PATIENCE_S):
         assert await reader.read() == b""
     writer.close()
     assert not Trap.sprung
@@ -174,7 +173,7 @@ async def test_who_cannot_be_told_is_refused(
     monkeypatch.setattr("actors.local_orders.socket.SO_PEERCRED", -1)
     line = await lines.to(orders.address)
     assert line is not None
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(HostUnreachable):
             await line.obey([CancelOrder("resp_1", "me")])
 
@@ -209,7 +208,7 @@ async def test_the_death_of_a_host_is_heard_at_once(lines: LocalLines) -> None:
         waiting = asyncio.create_task(line.obey([CancelOrder("resp_1", "me")]))
         assert await asyncio.to_thread(ours.recv) == "taken"
         process.kill()
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(HostUnreachable):
                 await waiting
         await asyncio.to_thread(process.join)

@@ -25,6 +25,7 @@ from actors.response_actor import ResponseActor
 from eventstore.events import Head
 from runtime.response.items import new_response_id
 from tests.local_cluster import CONFIG, LocalCluster, LocalHost
+from tests.patience import PATIENCE_S
 from tests.unit.actors.kit import ScriptedModel as Scripted
 from tests.unit.actors.kit import World, always, says
 from tests.unit.actors.kit import create as scripted
@@ -158,7 +159,7 @@ async def test_a_host_that_cannot_be_reached_for_a_moment_is_not_buried(
         raise HostUnreachable(host.name)
 
     monkeypatch.setattr(host, "info", unreachable)
-    await asyncio.wait_for(asked.wait(), 10)
+    await asyncio.wait_for(asked.wait(), PATIENCE_S)
     assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
     assert len(await activations(cluster, command.id)) == 1
     assert not cluster.store._buried

@@ -11,6 +11,7 @@ from actors.hosts import HostDied
 from actors.orders import CancelOrder, CreateOrder, HostInfo, Order, Overloaded, Running
 from actors.placement import CALLS_MAX, ORDERS_MAX, WAITING_MAX, Placement
 from eventstore.meter import Figures
+from tests.patience import PATIENCE_S
 from tests.unit.actors.test_supervisor import create
 
 
@@ -144,7 +145,7 @@ async def test_who_waits_hears_of_whatever_goes_wrong() -> None:
     await turns()
     host.answers_nonsense = True
     host.answer.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         heard = await asyncio.gather(*sending, return_exceptions=True)
     assert [type(one) for one in heard] == [TypeError] * 3
 

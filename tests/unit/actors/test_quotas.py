@@ -18,6 +18,7 @@ from actors.relay import response_relay, tokens_of
 from eventstore.events import Batch
 from eventstore.ports import BusUnavailable
 from eventstore.relay import Message
+from tests.patience import PATIENCE_S
 from tests.unit.actors.kit import ScriptedModel, World, always, create, live_through, says
 
 ASK = Ask("p", "r1", None, None, None, requests=0, unused=0, streams_open=0, streams=0)
@@ -128,7 +129,7 @@ async def test_tokens_are_counted_once_however_often_the_bus_has_to_be_asked() -
     relay = response_relay(world.store, world.bus, public, heard.append)
     relaying = asyncio.create_task(relay.run())
     await live_through(world, create(), [None])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while relay.lag or not (heard and heard[-1].last):  # noqa: ASYNC110  # It tells nobody how far it is.
             await asyncio.sleep(0.01)
     relaying.cancel()

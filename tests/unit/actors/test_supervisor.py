@@ -24,8 +24,7 @@ from runtime.response.replay import ResponseReplay
 from runtime.response.request import ResponseRequest
 from runtime.response.wire import data_of
 from tests.local_cluster import CONFIG, LocalCluster
-
-WAIT = 20.0
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +57,7 @@ def create(model: str = "simulated", **request: Any) -> Create:
 async def read(cluster: LocalCluster, response_id: str) -> list[dict[str, Any]]:
     """All wire events of a response, followed to its end."""
     events: list[dict[str, Any]] = []
-    async with cluster.bus.subscribe(response_id) as live, asyncio.timeout(WAIT):
+    async with cluster.bus.subscribe(response_id) as live, asyncio.timeout(PATIENCE_S):
         replay = ResponseReplay(cluster.store, response_id)
         async with aclosing(follow(replay, live, silence=0.05)) as batches:
             async for batch in batches:
@@ -81,7 +80,7 @@ async def activations(cluster: LocalCluster, response_id: str) -> list[Activatio
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition, within bounds."""
-    async with asyncio.timeout(WAIT):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0.005)
 

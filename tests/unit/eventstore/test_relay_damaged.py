@@ -21,6 +21,7 @@ from eventstore.sql.sqlite import SqliteEventStore
 from eventstore.sql.sqlite_connection import DATABASE
 from eventstore.verify import audit
 from tests.contract.store_contract import create, more, unit, whole_log
+from tests.patience import PATIENCE_S
 from tests.relayed import StreamReplay
 from tests.unit.eventstore.test_relay_order import Public, Scene, Tap, compose, play, stop
 
@@ -62,7 +63,7 @@ async def test_what_a_later_version_sealed_is_waited_for(tmp_path: Path) -> None
     public = Public()
     relay = relayed(store, public)
     task = asyncio.create_task(relay.run())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while relay.healthy:  # noqa: ASYNC110  (it sets no event)
             await asyncio.sleep(0.01)
     assert "'two' is sealed in a format that only a later version can read" in str(relay.problem)
@@ -72,7 +73,7 @@ async def test_what_a_later_version_sealed_is_waited_for(tmp_path: Path) -> None
     with pytest.raises(UnknownFormat):
         await audit(store)
     rewrite(tmp_path, "CAST(x'02' || substr(data, 2) AS BLOB)")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while relay.position < len(everything) + 1:  # noqa: ASYNC110  (it sets no event)
             await asyncio.sleep(0.01)
     assert public.heard == [payload.decode() for record in everything for payload in record.payload or ()]
@@ -90,7 +91,7 @@ async def test_a_damaged_block_silences_its_own_stream_only(
     public = Public()
     relay = relayed(store, public)
     task = asyncio.create_task(relay.run())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while relay.position < len(everything) + 1:  # noqa: ASYNC110  (it sets no event)
             await asyncio.sleep(0.01)
     assert public.heard == [

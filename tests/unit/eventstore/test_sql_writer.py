@@ -32,6 +32,7 @@ from eventstore.sql.sqlite import SqliteEventStore
 from eventstore.sql.sqlite_commit import SqliteCommitter
 from eventstore.sql.sqlite_writer import SqliteWriter
 from eventstore.verify import Finding, verify
+from tests.patience import PATIENCE_S
 
 NEW = NewStream("response", "p1", "running")
 
@@ -139,7 +140,7 @@ async def test_erased_words_leave_the_write_ahead_log_once_readers_let_them(
     await store.append(erased("a", 0))
     assert found_in_files(tmp_path, "Rumpelstilzchen")
     reader.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while found_in_files(tmp_path, "Rumpelstilzchen"):  # noqa: ASYNC110  # Files set no events.
             await asyncio.sleep(0.05)
 
@@ -332,7 +333,7 @@ async def test_a_writer_that_is_stuck_in_the_disk_counts_as_hung(
     monkeypatch.setattr(remote_writer, "_TICK_S", 0.1)
     try:
         with pytest.raises(OutcomeUnknown):
-            await asyncio.wait_for(client.submit(created("a")), 20)
+            await asyncio.wait_for(client.submit(created("a")), PATIENCE_S)
         assert stuck.is_set()
         assert client.hangs
         with pytest.raises(OwnerHangs):

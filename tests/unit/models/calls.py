@@ -24,6 +24,7 @@ from runtime.model import (
     TextDelta,
 )
 from tests.fakes.upstream import FakeUpstream
+from tests.patience import PATIENCE_S
 
 WEATHER = {
     "type": "function",
@@ -115,6 +116,6 @@ async def call(model: Model, request: ModelRequest) -> Said:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition, at most half a minute."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # the fake counts; it has no event to wait for
             await asyncio.sleep(0.005)

@@ -18,6 +18,7 @@ from serve_app.asgi import Api
 from serve_app.limits import Limits
 from tests.conformance import check_answer
 from tests.local_cluster import CONFIG, LocalCluster
+from tests.patience import PATIENCE_S
 
 SECRET = CONFIG.secret_key
 LOOPBACK = ("127.0.0.1", 50_000)
@@ -37,7 +38,7 @@ class Served:
 
     async def ended(self, response_id: str) -> dict[str, Any]:
         """The response once it is over."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 body = (await self.client.get(f"/v1/responses/{response_id}")).json()
                 if body["status"] not in ("queued", "in_progress"):
@@ -140,12 +141,12 @@ class Connection:
 
     async def until(self, text: bytes) -> None:
         """Wait until that was written."""
-        async with asyncio.timeout(10), self._news:
+        async with asyncio.timeout(PATIENCE_S), self._news:
             await self._news.wait_for(lambda: text in self.body)
 
     async def done(self) -> Connection:
         """Wait for the end of the request."""
-        await asyncio.wait_for(self.task, 10)
+        await asyncio.wait_for(self.task, PATIENCE_S)
         return self
 
     async def _send(self, message: Any) -> None:
@@ -166,7 +167,7 @@ async def at_once(seconds: float) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait, with a bound, for what tells nobody that it happened."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # There is no event to wait for: the parts are the real ones.
             await asyncio.sleep(0.01)
 

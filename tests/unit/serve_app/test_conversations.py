@@ -12,6 +12,7 @@ import pytest
 from actors.orders import RuntimeUnavailable
 from eventstore.errors import OutcomeUnknown
 from tests.conformance import check_conversation_items, check_response
+from tests.patience import PATIENCE_S
 from tests.unit.serve_app.keyed import keyed
 from tests.unit.serve_app.served import Connection, Served, events_of, served
 
@@ -413,7 +414,7 @@ async def test_a_repeated_request_is_told_of_its_own_response_not_of_the_lock(se
     headers = {"idempotency-key": "k"}
     body = {"model": STALLED, "conversation": id}
     waiting = asyncio.create_task(server.client.post("/v1/responses", json=body, headers=headers))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not (await server.client.get("/v1/responses")).json()["data"]:  # noqa: ASYNC110  (no event tells)
             await asyncio.sleep(0.01)
     again = await server.client.post("/v1/responses", json=body, headers=headers)

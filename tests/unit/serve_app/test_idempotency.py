@@ -17,6 +17,7 @@ from runtime.catalog import Catalog
 from serve_app.asgi import Api
 from serve_app.limits import Limits
 from tests.local_cluster import LocalSupervisor
+from tests.patience import PATIENCE_S
 from tests.unit.serve_app.keyed import keyed
 from tests.unit.serve_app.served import LOOPBACK, SECRET, Served, at_once, served
 
@@ -120,7 +121,7 @@ async def test_the_form_of_the_json_makes_no_difference_but_its_meaning_does(ser
 
 async def test_a_request_that_still_runs_is_named(server: Served) -> None:
     waiting = asyncio.create_task(ask(server, model=STALLED))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not (running := await made(server)):  # noqa: ASYNC110  (no event tells: the parts are real)
             await asyncio.sleep(0.01)
     again = await ask(server, model=STALLED)

@@ -10,6 +10,7 @@ import pytest
 
 from eventstore.errors import StoreUnavailable
 from serve_app import quotas
+from tests.patience import PATIENCE_S
 from tests.unit.serve_app.keyed import AS_ADMIN, PROJECTS, Keyed, Tenant, keyed
 from tests.unit.serve_app.served import Connection, until
 
@@ -93,7 +94,7 @@ async def test_refusals_are_held_back_but_not_many_at_once(
     await bound(door, requests_per_minute=1)
     assert (await create(door, door.ours)).status_code == 200
     refused = [asyncio.create_task(create(door, door.ours)) for _ in range(3)]
-    (told,), held = await asyncio.wait(refused, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+    (told,), held = await asyncio.wait(refused, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
     check_refused(told.result(), "requests_per_minute")
     assert (await create(door, door.theirs)).status_code == 200, "others wait for none of that"
     held.pop().cancel()

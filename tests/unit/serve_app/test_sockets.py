@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 
 from serve_app.limits import Limits
+from tests.patience import PATIENCE_S
 from tests.unit.serve_app.served import Served, served, until
 
 STALLED = {"model": "simulated?stall_after=2", "input": "x", "stream": True}
@@ -25,10 +26,12 @@ async def listening(limits: Limits = Limits()) -> AsyncIterator[tuple[Served, ht
         serving = asyncio.create_task(web.serve())
         await until(lambda: web.started)
         port = web.servers[0].sockets[0].getsockname()[1]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            yield server, client
-        web.should_exit = True
-        await serving
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
+                yield server, client
+        finally:
+            web.should_exit = True
+            await serving
 
 
 async def test_a_stream_without_an_end_is_an_error_to_the_client() -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 
-from serve_app.call import Call
+from serve_app.call import PIECE_BYTES, Call
 from serve_app.limits import Limits
 from serve_app.open_calls import CUT, OpenCalls
 from tests.unit.serve_app.served import Served, until
 from tests.unit.serve_app.test_sockets import listening
+from tests.virtual_time import VirtualTimeLoop, in_virtual_time
 
 STALL = 0.5
 LONG = {"model": "simulated", "input": "x", "instructions": "x" * 3_000_000, "stream": True}
@@ -23,13 +24,13 @@ LONG = {"model": "simulated", "input": "x", "instructions": "x" * 3_000_000, "st
 
 
 @asynccontextmanager
-async def unread(port: int, body: Mapping[str, object], room: int = 4096) -> AsyncIterator[socket.socket]:
+async def unread(port: int, body: Mapping[str, object]) -> AsyncIterator[socket.socket]:
     """A client that asks and does not read, with little room for an answer."""
     data = orjson.dumps(body)
     head = f"POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n\r\n"
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setblocking(False)
         await loop.sock_connect(client, ("127.0.0.1", port))
         await loop.sock_sendall(client, head.encode() + data)
@@ -78,26 +79,52 @@ async def test_one_that_stalls_costs_a_bounded_buffer_and_disturbs_nobody() -> N
         assert answer.json()["status"] == "completed"
 
 
-@pytest.mark.thorough  # It is about time.
+async def written(pieces: int, take: Callable[[], Awaitable[None]]) -> int:
+    """How many of so many pieces a client has taken once its call is over; `take` is how it takes one."""
+    taken = 0
+
+    async def send(message: object) -> None:
+        nonlocal taken
+        await take()
+        taken += 1
+
+    calls = OpenCalls(stall=30)
+    call = Call({"type": "http", "headers": []}, asyncio.Queue[dict[str, object]]().get, send)
+
+    async def serve() -> None:
+        with calls.answering(call):
+            await call.write(b"x" * (pieces * PIECE_BYTES))
+
+    await asyncio.create_task(serve())
+    assert not len(calls)
+    return taken
+
+
+@in_virtual_time
 async def test_one_that_reads_slowly_is_not_cut() -> None:
-    before = CUT.value()
+    """Each piece that it takes is progress, also where that takes nearly as long as it may."""
+    assert await written(5, lambda: asyncio.sleep(29.9)) == 5
+    assert asyncio.get_running_loop().time() >= 149
+
+
+@in_virtual_time
+async def test_one_that_takes_too_long_for_a_piece_is_cut() -> None:
+    assert await written(5, lambda: asyncio.sleep(32)) == 0
+    assert 30 <= asyncio.get_running_loop().time() <= 31
+
+
+@in_virtual_time
+async def test_a_process_that_was_halted_does_not_blame_its_clients() -> None:
+    """Nobody can take anything of one that does nothing, and its clock goes on."""
     loop = asyncio.get_running_loop()
-    # The system tells of room for more only once a third of its own buffer, of some megabytes, is free.
-    async with (
-        listening(Limits(stall=4 * STALL)) as (server, client),
-        unread(client.base_url.port or 0, LONG, room=1 << 16) as slow,
-    ):
-        began = time.monotonic()
-        read = bytearray()
-        while not read.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"):
-            data = await loop.sock_recv(slow, 65536)
-            assert data, "it was cut"
-            read += data
-            await asyncio.sleep(STALL / 25)
-        assert time.monotonic() - began > 4 * STALL
-        assert b"response.completed" in read
-        assert CUT.value() == before
-        assert server.api.open.streams == 0
+    assert isinstance(loop, VirtualTimeLoop)
+
+    async def take() -> None:
+        await asyncio.sleep(10)
+        loop.skip(3600)
+        await asyncio.sleep(10)
+
+    assert await written(2, take) == 2
 
 
 async def test_who_is_ended_for_another_reason_is_not_taken_for_stalled() -> None:
