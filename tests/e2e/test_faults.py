@@ -60,7 +60,7 @@ async def listening(http: httpx.AsyncClient, model: str, count: int, deltas: int
 
 async def finished(listeners: list[Listener]) -> list[str]:
     """The texts of all, each checked to be whole."""
-    await asyncio.wait_for(asyncio.gather(*(one.task for one in listeners)), PATIENCE_S)
+    await asyncio.wait_for(asyncio.gather(*(one.task for one in listeners)), 2 * PATIENCE_S)
     for one in listeners:
         final = check_whole(one.payloads)
         assert final["status"] == "completed", final["error"]
@@ -235,7 +235,10 @@ async def test_a_client_that_stops_reading_holds_up_nobody_and_fills_no_memory(
         # Who reads again gets the next numbers, from the log.
         numbers = [number_of(await anext(payloads)) for _ in range(2000)]
         assert numbers == list(range(1, 2001))
-    ended = await http.post(f"/v1/responses/{response_id}/cancel")
+    # Sixty megabytes take a busy host long: a client is told to come again, and may.
+    while (ended := await http.post(f"/v1/responses/{response_id}/cancel")).status_code == 503:
+        assert int(ended.headers["retry-after"]) >= 1
+        await asyncio.sleep(1)
     # Where a response of its own took a second to start, the upstream may have said all by now.
     assert ended.json()["status"] in ("cancelled", "completed")
 
