@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from actors.background import end
 from actors.config import ClusterConfig
-from actors.hosts import HostDied, SupervisorHandle
+from actors.hosts import HostDied, HostUnknown, SupervisorHandle
 from actors.listener import Listener
 from actors.orders import (
     AggregateOrder,
@@ -176,24 +176,30 @@ class RuntimeClient:
     async def _send_reserved(self, order: CreateOrder, isolation: str) -> Exception | None:
         command = order.command
         try:
-            handle = await self._supervisor.reserve(command.id, isolation, command.request.model)
+            name = await self._supervisor.reserve(command.id, isolation, command.request.model)
         except Overloaded:
             # Any host queues it, or refuses it; it is started, on a host of its kind, when one is free.
             return await self._send_shared(replace(order, command=replace(command, queued=True)))
-        return (await handle.obey([order]))[0]
+        return await self._send_to(name, order)
 
     async def _send_to_owner(self, response_id: str, order: Order) -> Exception | None:
         head = await self.reader.head(response_id)
         if head is None:
             raise UnknownResponse(response_id)
-        if head.owner is not None and not self._placement.knows(head.owner):
-            handle = await self._supervisor.host(head.owner)
-            if handle is not None:
-                return (await handle.obey([order]))[0]
-        name = head.owner if self._placement.knows(head.owner) else self._placement.least_loaded()
-        if name is None:
-            raise HostDied("no host is known")
-        return await self._placement.send(name, order)
+        if head.owner is not None:
+            with suppress(HostUnknown):
+                return await self._send_to(head.owner, order)
+        return await self._send_shared(order)
+
+    async def _send_to(self, name: str, order: Order) -> Exception | None:
+        """Have that host carry it out.  Raises `HostUnknown` where the supervisor knows none of that name."""
+        if self._placement.knows(name):
+            return await self._placement.send(name, order)
+        # A dedicated one, or one that is too new to have been heard of.
+        handle = await self._supervisor.host(name)
+        if handle is None:
+            raise HostUnknown(f"{name} is not known any more")
+        return (await handle.obey([order]))[0]
 
     async def _tell(self, listening: Listener) -> bool:
         """Tell the host that runs the response what is new of a listener; whether no more is to be told."""

@@ -11,7 +11,8 @@ from ray.exceptions import RayError
 
 from actors.config import NAMESPACE, ClusterConfig
 from actors.hosts import HostDied, HostHandle
-from actors.orders import HostInfo, Running
+from actors.local_orders import LocalLines
+from actors.orders import HostInfo, PlacementError, ReserveOrder, Running
 from actors.quotas import Ask, Lease
 from actors.ray_supervisor import SUPERVISOR, SupervisorProcess
 from eventstore.meter import Figures
@@ -51,23 +52,30 @@ class RaySupervisor:
             )
             .remote(config)
         )
+        self._lines = LocalLines()
+        self._address = ""
+        """Where it takes reservations from its own node, once that is known."""
 
     async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]]]:
         """See `SupervisorHandle`."""
-        hosts: tuple[int, list[tuple[HostInfo, HostHandle]]] = await _answer(
+        hosts: list[tuple[HostInfo, HostHandle]]
+        version, hosts, self._address = await _answer(
             self._actor.watch.remote(version, timeout), timeout + PATIENCE
         )
-        return hosts
+        return version, hosts
 
-    async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
+    async def reserve(self, response_id: str, isolation: str, model: str) -> str:
         """See `SupervisorHandle`."""
-        handle: HostHandle | None
-        handle, refusal = await _answer(
-            self._actor.reserve.remote(response_id, isolation, model), RESERVE_TIMEOUT
-        )
-        if handle is None:
-            raise refusal
-        return handle
+        order = ReserveOrder(response_id, isolation, model)
+        # A client waits for it, and a Ray call takes milliseconds.
+        line = await self._lines.to(self._address) if self._address else None
+        if line is None:
+            answer = await _answer(self._actor.reserve.remote(order), RESERVE_TIMEOUT)
+        else:
+            [answer] = await _answer(line.obey([order]), RESERVE_TIMEOUT)
+        if isinstance(answer, PlacementError):
+            raise answer
+        return str(answer)
 
     async def host(self, name: str) -> HostHandle | None:
         """See `SupervisorHandle`."""

@@ -89,7 +89,7 @@ class Fleet:
             host.handle.kill()
 
     async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]]]:
-        """The shared hosts that take work, as soon as they differ from those of `version`, or after
+        """The warm hosts that take work, as soon as they differ from those of `version`, or after
         `timeout` seconds."""
         deadline = asyncio.get_running_loop().time() + timeout
         while self._version == version:
@@ -103,7 +103,7 @@ class Fleet:
                 break
         return self._version, [
             (replace(host.info, running=host.info.running + host.reserved), host.handle)
-            for host in self._working("shared")
+            for host in (*self._working("shared"), *self._working("exclusive"))
         ]
 
     # -- Who has room --------------------------------------------------------------------------------------
@@ -117,13 +117,13 @@ class Fleet:
         """A host that can carry out what needs no slot, or None."""
         return self.free("shared") or next(iter(self.hosts.values()), None)
 
-    async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
+    async def reserve(self, response_id: str, isolation: str, model: str) -> Host:
         """A slot for one response: on a host with room, or on a fresh one where it needs one of its own.
 
         Raises `Overloaded` while as many run as may, and `RuntimeUnavailable` where none comes up.
         """
         if isolation == "dedicated":
-            return (await self._dedicated_host(response_id, model)).handle
+            return await self._dedicated_host(response_id, model)
         host = self.free(isolation)
         if host is None:
             if isolation == "shared":
@@ -132,7 +132,7 @@ class Fleet:
         host.reserved += 1
         if isolation != "shared":
             self._background.spawn(self._keep_spare(isolation))
-        return host.handle
+        return host
 
     # -- Coming and going ----------------------------------------------------------------------------------
 

@@ -19,6 +19,10 @@ class HostUnreachable(HostDied):
     """The host may live; only its lease decides whether it is dead."""
 
 
+class HostUnknown(HostDied):
+    """No host of that name takes work."""
+
+
 class HostHandle(Protocol):
     """One host, seen from elsewhere.  Every call raises `HostDied` where it is gone."""
 
@@ -76,7 +80,7 @@ class SupervisorHandle(Protocol):
         """See `actors.supervisor.Supervisor.watch`."""
         ...
 
-    async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
+    async def reserve(self, response_id: str, isolation: str, model: str) -> str:
         """See `actors.supervisor.Supervisor.reserve`."""
         ...
 

@@ -1,4 +1,4 @@
-"""Orders to a host on the same node, over a unix socket; Ray carries those to other nodes.
+"""Orders to a host or the supervisor on the same node, over a unix socket; Ray carries those to other nodes.
 
 A call of a Ray actor costs both processes milliseconds, and a client waits for an order before all else.
 Ray stays what knows of hosts and their deaths: a line that breaks proves nothing.
@@ -24,12 +24,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, cast
 
 from actors.hosts import HostUnreachable
-from actors.orders import Order, PlacementError
+from actors.orders import PlacementError
 
 log = logging.getLogger(__name__)
 
-Outcomes = list[Exception | None]
-Obey = Callable[[Sequence[Order]], Awaitable[Outcomes]]
+Outcomes = list[Any]
+"""For each order what came of it; of a host's, nothing or why it was refused."""
+Obey = Callable[[Sequence[Any]], Awaitable[Outcomes]]
 
 OUTSTANDING_MAX: Final = 1024
 """Calls of one process that a host carries out at a time; then no more is read from it."""
@@ -168,7 +169,7 @@ class _Caller(_End):
         if len(self._tasks) >= OUTSTANDING_MAX and self._transport is not None:
             self._transport.pause_reading()
 
-    async def _answer(self, number: int, orders: Sequence[Order]) -> None:
+    async def _answer(self, number: int, orders: Sequence[Any]) -> None:
         try:
             self._send(number, await self._obey(orders))
         except Exception as error:
@@ -203,8 +204,8 @@ class LocalLine(_End):
         """Whether the host can be reached this way, once that is known."""
         return await asyncio.shield(self._opening)
 
-    async def obey(self, orders: Sequence[Order]) -> Outcomes:
-        """See `ActorHost.obey`.  Raises `HostUnreachable` where the line breaks before it has answered."""
+    async def obey(self, orders: Sequence[Any]) -> Outcomes:
+        """Have them carried out.  Raises `HostUnreachable` where the line breaks before it has answered."""
         if not self.is_open:
             raise HostUnreachable("it hung up")
         self._number += 1

@@ -19,6 +19,15 @@ class CreateOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class ReserveOrder:
+    """Have the supervisor name a host for one response that needs one of its own."""
+
+    response_id: str
+    isolation: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class CancelOrder:
     """Cancel a response, active here or not."""
 

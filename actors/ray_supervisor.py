@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from actors.config import ClusterConfig
 from actors.hosts import HostHandle
-from actors.orders import CancelOrder, DeleteOrder, HostInfo, Running
+from actors.local_orders import LocalOrders
+from actors.orders import CancelOrder, DeleteOrder, HostInfo, PlacementError, ReserveOrder, Running
 from actors.quotas import Ask, Lease
 from eventstore.meter import Figures
 
@@ -24,23 +26,27 @@ class SupervisorProcess:
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
         self._parts: Any = None
+        self._line = LocalOrders(self._reserve_each)
         self._lock = asyncio.Lock()
 
-    async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]]]:
-        """See `Supervisor.watch`."""
-        hosts: tuple[int, list[tuple[HostInfo, HostHandle]]] = await (await self._supervisor()).watch(
-            version, timeout
-        )
-        return hosts
+    async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]], str]:
+        """See `Supervisor.watch`; and the address at which processes of its node reserve."""
+        supervisor = await self._supervisor()
+        version, hosts = await supervisor.watch(version, timeout)
+        return version, hosts, self._line.address
 
-    async def reserve(self, response_id: str, isolation: str, model: str) -> tuple[HostHandle | None, Any]:
-        """See `Supervisor.reserve`; a refusal comes as the second of the pair."""
-        from actors.orders import PlacementError
-
+    async def reserve(self, order: ReserveOrder) -> str | PlacementError:
+        """See `Supervisor.reserve`; a refusal is returned."""
         try:
-            return await (await self._supervisor()).reserve(response_id, isolation, model), None
+            name: str = await (await self._supervisor()).reserve(
+                order.response_id, order.isolation, order.model
+            )
         except PlacementError as refusal:
-            return None, refusal
+            return refusal
+        return name
+
+    async def _reserve_each(self, orders: Sequence[ReserveOrder]) -> list[str | PlacementError]:
+        return list(await asyncio.gather(*map(self.reserve, orders)))
 
     async def host(self, name: str) -> HostHandle | None:
         """See `Supervisor.host`."""
@@ -108,6 +114,7 @@ class SupervisorProcess:
         """End every host."""
         async with self._lock:
             if self._parts is not None:
+                self._line.close()
                 await self._parts.close()
 
     async def _supervisor(self) -> Any:
@@ -117,4 +124,5 @@ class SupervisorProcess:
                 from actors.supervisor_parts import SupervisorParts
 
                 self._parts = await SupervisorParts.open(self._config)
+                await self._line.open()
             return self._parts.supervisor

@@ -141,12 +141,12 @@ class Supervisor:
         except HostDied as error:
             return RuntimeUnavailable(str(error))
 
-    async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
-        """A host of its own for one response: a warm idle one, or a fresh Ray actor.
+    async def reserve(self, response_id: str, isolation: str, model: str) -> str:
+        """The name of a host of its own for one response: a warm idle one, or a fresh Ray actor.
 
         Raises `Overloaded` while as many run as may, and `RuntimeUnavailable` where none comes up.
         """
-        return await self._fleet.reserve(response_id, isolation, model)
+        return (await self._fleet.reserve(response_id, isolation, model)).spec.name
 
     async def figures(self) -> list[tuple[str, Figures]]:
         """What every process counted, by its name."""
@@ -283,7 +283,7 @@ class Supervisor:
 
     async def _host_for(self, head: Head) -> HostHandle:
         isolation = head.attributes.get("isolation", self._config.isolation)
-        return await self._fleet.reserve(head.stream, isolation, head.attributes.get("model", ""))
+        return (await self._fleet.reserve(head.stream, isolation, head.attributes.get("model", ""))).handle
 
     async def _sweep(self) -> None:
         self._work.set()  # A hint can be lost, as with a host that died before it told.

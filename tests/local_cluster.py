@@ -156,7 +156,7 @@ class LocalSupervisor:
         """See `SupervisorHandle`."""
         return await self._supervisor.watch(version, timeout)
 
-    async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
+    async def reserve(self, response_id: str, isolation: str, model: str) -> str:
         """See `SupervisorHandle`."""
         return await self._supervisor.reserve(response_id, isolation, model)
 

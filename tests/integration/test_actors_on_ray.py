@@ -135,6 +135,10 @@ async def test_isolation_gives_a_response_a_process_of_its_own(running: Running,
         await running.client.create(command)
     pids = {await running.pid_of(command.id) for command in commands}
     assert len(pids) == 2
+    supervisor = running.client._supervisor
+    assert isinstance(supervisor, cluster.RaySupervisor)
+    [line] = supervisor._lines._lines.values()
+    assert line.has_answered, "hosts are reserved over the socket of this node"
     if isolation == "dedicated":
         assert ray.get_actor(f"response:{commands[0].id}", namespace=NAMESPACE)
     for command in commands:
@@ -156,6 +160,11 @@ async def test_a_killed_supervisor_comes_back_and_finds_its_hosts(running: Runni
 
     await until(back)
     assert {info.name for info, _ in await running.client.running() if info.isolation == "shared"} == before
+    # Where the former one took reservations nobody listens any more.
+    alone = create()
+    alone = replace(alone, agent={**alone.agent, "isolation": "exclusive"})
+    await running.client.create(alone)
+    assert (await running.read(alone.id))[-1]["type"] == "response.completed"
     command = create()
     await running.client.create(command)
     assert (await running.read(command.id))[-1]["type"] == "response.completed"

@@ -305,7 +305,7 @@ class SupervisorMachine:
         """See `SupervisorHandle`."""
         return await self._call(lambda supervisor: supervisor.watch(version, timeout))
 
-    async def reserve(self, response_id: str, isolation: str, model: str) -> HostHandle:
+    async def reserve(self, response_id: str, isolation: str, model: str) -> str:
         """See `SupervisorHandle`."""
         return await self._call(lambda supervisor: supervisor.reserve(response_id, isolation, model))
 

@@ -203,6 +203,14 @@ async def test_a_host_that_does_not_answer_its_first_question_is_ended(
     await until(lambda: set(living(cluster)) == begun)
 
 
+async def test_replicas_hear_of_exclusive_hosts_and_not_of_those_of_one_response() -> None:
+    """What they know they reach without asking; dedicated ones come and go with every response."""
+    async with LocalCluster(replace(CONFIG, isolation="exclusive")) as cluster:
+        await cluster.supervisor.reserve("resp_" + "0" * 32, "dedicated", "simulated")
+        _, hosts = await cluster.supervisor.watch(-1, 1.0)
+        assert {info.isolation for info, _ in hosts} == {"shared", "exclusive"}
+
+
 async def test_a_warm_host_that_nobody_uses_gives_way_to_one_of_the_other_kind() -> None:
     """It would keep its place for ever, and what needs a host of the other kind would wait as long."""
     async with LocalCluster(replace(CONFIG, hosts_max=1)) as cluster:
