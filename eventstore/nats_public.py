@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -76,17 +78,15 @@ class JetStreamSettings:
 
     def captures(self, subject: str) -> bool:
         """Whether the stream takes a message of this subject."""
-        tokens = subject.split(".")
-        return any(_matches(pattern.split("."), tokens) for pattern in self.subjects)
+        return _any_of(self.subjects).fullmatch(subject) is not None
 
 
-def _matches(pattern: list[str], tokens: list[str]) -> bool:
-    for index, part in enumerate(pattern):
-        if part == ">":
-            return len(tokens) > index
-        if index >= len(tokens) or part not in ("*", tokens[index]):
-            return False
-    return len(tokens) == len(pattern)
+@lru_cache(maxsize=16)
+def _any_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Asked for every message: one expression for all patterns."""
+    parts = {"*": r"[^.]+", ">": r".+"}
+    subjects = ([parts.get(token, re.escape(token)) for token in one.split(".")] for one in patterns)
+    return re.compile("|".join(map(r"\.".join, subjects)))
 
 
 @dataclass(slots=True)
