@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiosqlite
@@ -16,6 +16,9 @@ from eventstore.errors import StoreUnavailable
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.log_reader import SqlLogReader
 from eventstore.sql.sqlite_connection import DATABASE
+
+_BUSY_S: Final = 5.0
+"""How long a query waits for a lock: whoever holds it may wait for a busy disk; a client would hear 503."""
 
 
 class SqliteLogReader(SqlLogReader):
@@ -57,7 +60,7 @@ class SqliteLogReader(SqlLogReader):
                     raise StoreUnavailable(self._remedy(FileNotFoundError()))
                 address = f"file:{quote(str(self._path.absolute()))}?mode=ro"
                 # Without a transaction of its own, a query's snapshot of the log ends with the query.
-                connecting = aiosqlite.connect(address, uri=True, isolation_level=None, timeout=1.0)
+                connecting = aiosqlite.connect(address, uri=True, isolation_level=None, timeout=_BUSY_S)
                 # A process that ends without closing its store must end all the same.
                 connecting._thread.daemon = True
                 self._connection = await connecting

@@ -62,7 +62,8 @@ def dedicated(
 @pytest.fixture(scope="module")
 def user(dedicated: Instance) -> Iterator[openai.OpenAI]:
     with connect(dedicated) as one:
-        yield one
+        # Processes start and end all the time here: like any client, it comes again where it is told to.
+        yield one.with_options(max_retries=2)
 
 
 @pytest.fixture
