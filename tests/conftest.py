@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections import Counter
 from collections.abc import Generator, Hashable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -75,6 +76,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         running = item.config.stash[SHARED_SERVER]
         del item.config.stash[SHARED_SERVER]
         running.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell beside a failure what servers complained of: their folders do not stay everywhere."""
+    report = yield
+    launching = sys.modules.get("tests.launching")
+    if report.failed and launching is not None:
+        for instance in launching.RUNNING:
+            report.sections.append((f"Server on {instance.data_dir}", instance.complaints()))
+    return report
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together | None:

@@ -51,6 +51,10 @@ def rayspond(*arguments: str, environment: dict[str, str] | None = None) -> subp
     )
 
 
+RUNNING: set[Instance] = set()
+"""Those of this process that were not seen to end."""
+
+
 class Instance:
     """One `rayspond serve` on a data directory."""
 
@@ -72,6 +76,7 @@ class Instance:
                 env=self._environment,
                 start_new_session=True,
             )
+        RUNNING.add(self)
         self._sessions: list[processes.Session] = []
         self._seen: dict[int, psutil.Process] = {}
         self._sockets: set[str] = set()
@@ -158,11 +163,13 @@ class Instance:
         assert not listening, f"left listening: {listening}"
         assert not (self.data_dir / "runtime.json").exists()
         assert not (self.data_dir / "sessions.json").exists()
+        RUNNING.discard(self)
 
     def kill(self) -> None:
         """For fixtures that failed: end it whatever state it is in."""
         with suppress(psutil.Error, OSError):
             self.note_everything()
+        RUNNING.discard(self)
         self.process.kill()
         for process in self._seen.values():
             with suppress(psutil.Error):
@@ -192,6 +199,17 @@ class Instance:
         response = urllib.request.urlopen(self.url + path, timeout=PATIENCE_S)
         response.read(1)
         return closing(response)
+
+    def complaints(self) -> str:
+        """What its processes warned of, and the errors they met: the last of each."""
+        said = [self._story()[-2000:]]
+        logs = self.data_dir / "logs/ray"
+        for log in (*logs.glob("worker-*.err"), *logs.glob("serve/replica*.log")):
+            lines = log.read_text(errors="replace").splitlines()
+            worth = [line for line in lines if not line.startswith((":", "INFO")) and " INFO " not in line]
+            if worth:
+                said.append("\n".join((f"--- {log.name}", *worth[-20:])))
+        return "\n".join(said)[-12_000:]
 
     def _story(self) -> str:
         log = self.data_dir / "logs" / "core.log"
