@@ -10,19 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import psutil
 
-from bench import systems
+from bench import exclusive, systems
 from bench.load import Figures, Load, drive, percentile
 from bench.processes import pss_mib
 from bench.systems import System
 from tests.fakes.script import words
-
-FREE_S: Final = 0.7
-"""Seconds from one stream of a lone client to the next: a host of one response at a time is known to be free
-again when the supervisor has asked it, twice a second; sooner, each stream would start one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +30,6 @@ class Row:
     flat_out: Figures
     paced: Figures | None
     idle_mib: float
-    unhurried: Figures | None
-    """A client with a stream of one delta every `FREE_S` seconds."""
 
 
 def main() -> None:
@@ -50,7 +43,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rsb-", ignore_cleanup_errors=True) as folder:
         rows = list(_measure(Path(folder), options.seconds, options.only or "", options.paced))
-    print(table(rows))
+        print(table(rows))
+        if (options.only or "") in "exclusive":
+            print(f"\n{exclusive.table(Path(folder))}")
 
 
 def _measure(scratch: Path, seconds: float, only: str, paced: int) -> Iterator[Row]:
@@ -58,7 +53,6 @@ def _measure(scratch: Path, seconds: float, only: str, paced: int) -> Iterator[R
         candidates: Sequence[tuple[str, contextlib.AbstractContextManager[System]]] = [
             ("echo", systems.echo(scratch)),
             ("shared", systems.rayspond("shared", url, scratch)),
-            ("exclusive", systems.rayspond("exclusive", url, scratch)),
             ("one process", systems.one_process(url, scratch)),
             ("dedicated", systems.rayspond("dedicated", url, scratch)),
             *(("peer", peer) for peer in systems.peers(url, scratch)),
@@ -78,23 +72,13 @@ def _measure(scratch: Path, seconds: float, only: str, paced: int) -> Iterator[R
 
 async def _row(system: System, seconds: float, paced: int) -> Row:
     idle = pss_mib(system.process)
-    exclusive, dedicated = ("exclusive" in system.name), ("dedicated" in system.name)
-    # A dedicated response starts a process: seconds each, so fewer clients say as much.  An exclusive one
-    # has a warm host for as long as there are some: one client, who waits for them to be free again.
-    many, flat = (4, 4) if dedicated else (1, 1) if exclusive else (32, 16)
+    dedicated = "dedicated" in system.name
+    # A dedicated response starts a process: seconds each, so fewer clients say as much.
+    many, flat = (4, 4) if dedicated else (32, 16)
 
-    async def run(
-        name: str, clients: int, deltas: int, length: float, interval_ms: float = 0, every: float = 0
-    ) -> Figures:
+    async def run(name: str, clients: int, deltas: int, length: float, interval_ms: float = 0) -> Figures:
         said = "".join(words(deltas)) if system.model == "fake" else None
-        load = Load(
-            name,
-            system.scripted(deltas, interval_ms),
-            clients,
-            deltas,
-            length,
-            FREE_S if exclusive else every,
-        )
+        load = Load(name, system.scripted(deltas, interval_ms), clients, deltas, length)
         figures = await drive(system.url, load, said)
         print(
             f"  {name}: {figures.streams_per_s:,.1f} streams/s, {figures.deltas_per_s:,.0f} deltas/s, "
@@ -104,7 +88,7 @@ async def _row(system: System, seconds: float, paced: int) -> Row:
         )
         return figures
 
-    await run("warm-up", 2 if dedicated or exclusive else 8, 4, min(seconds, 2))
+    await run("warm-up", 2 if dedicated else 8, 4, min(seconds, 2))
     return Row(
         system=system.name,
         one=await run("1 client, 1 delta", 1, 1, seconds),
@@ -112,15 +96,10 @@ async def _row(system: System, seconds: float, paced: int) -> Row:
         flat_out=await run(f"{flat} clients, 100 deltas", flat, 100, seconds),
         paced=(
             await run(f"{paced} streams at 50 deltas/s", paced, 150, 0.5, 20)
-            if paced and system.model == "fake" and not dedicated and not exclusive
+            if paced and system.model == "fake" and not dedicated
             else None
         ),
         idle_mib=idle,
-        unhurried=(
-            await run(f"1 client, 1 delta every {FREE_S:g} s", 1, 1, seconds, every=FREE_S)
-            if system.name.startswith("rayspond") and not dedicated
-            else None
-        ),
     )
 
 
@@ -154,17 +133,7 @@ def table(rows: Sequence[Row]) -> str:
             f"| {ratio(lambda row: row.flat_out.deltas_per_s, row)} "
             f"| {paced} | {row.idle_mib:,.0f} |"
         )
-    return "\n".join([*lines, *_unhurried(rows)])
-
-
-def _unhurried(rows: Sequence[Row]) -> list[str]:
-    """`exclusive` beside `shared` where both get one stream every so often."""
-    p50 = {row.system: 1e3 * percentile(row.unhurried.whole, 0.5) for row in rows if row.unhurried}
-    if not p50:
-        return []
-    first = next(iter(p50.values()))
-    told = ", ".join(f"{name} {ms:.1f} ms ({ms / first:.2f})" for name, ms in p50.items())
-    return ["", f"One client with a stream of 1 delta every {FREE_S:g} s, p50 (beside the first): {told}."]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

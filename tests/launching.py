@@ -205,7 +205,9 @@ class Instance:
         said = [self._story()[-2000:]]
         logs = self.data_dir / "logs/ray"
         for log in (*logs.glob("worker-*.err"), *logs.glob("serve/replica*.log")):
-            lines = log.read_text(errors="replace").splitlines()
+            lines: list[str] = []
+            with suppress(OSError):  # It may go with its process, and nothing here may hide the failure.
+                lines = log.read_text(errors="replace").splitlines()
             worth = [line for line in lines if not line.startswith((":", "INFO")) and " INFO " not in line]
             if worth:
                 said.append("\n".join((f"--- {log.name}", *worth[-20:])))
