@@ -199,7 +199,7 @@ class RuntimeClient:
         handle = await self._supervisor.host(name)
         if handle is None:
             raise HostUnknown(f"{name} is not known any more")
-        return (await handle.obey([order]))[0]
+        return (await handle.obey([order])).outcomes[0]
 
     async def _tell(self, listening: Listener) -> bool:
         """Tell the host that runs the response what is new of a listener; whether no more is to be told."""

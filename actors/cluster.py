@@ -72,7 +72,7 @@ class RaySupervisor:
         if line is None:
             answer = await _answer(self._actor.reserve.remote(order), RESERVE_TIMEOUT)
         else:
-            [answer] = await _answer(line.obey([order]), RESERVE_TIMEOUT)
+            answer = await _answer(line.obey(order), RESERVE_TIMEOUT)
         if isinstance(answer, PlacementError):
             raise answer
         return str(answer)

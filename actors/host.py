@@ -19,6 +19,7 @@ from actors.attendance import Attendance
 from actors.backlog import fair_page
 from actors.orders import (
     AggregateOrder,
+    Answer,
     AttachOrder,
     CancelOrder,
     CreateOrder,
@@ -82,8 +83,8 @@ class ActorHost:
 
     # -- What others ask of it -----------------------------------------------------------------------------
 
-    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
-        """Carry the orders out, side by side; for each nothing, or why it was refused.
+    async def obey(self, orders: Sequence[Order]) -> Answer:
+        """Carry the orders out, side by side.
 
         A create is carried out once its first event is committed, a cancel once a terminal one is.
         """
@@ -91,7 +92,7 @@ class ActorHost:
         for refusal in outcomes:
             if refusal is not None:
                 _REFUSED.add(1, type(refusal).__name__)
-        return list(outcomes)
+        return Answer(outcomes, len(self._actors))
 
     def info(self) -> HostInfo:
         """The host as it stands."""
@@ -106,6 +107,7 @@ class ActorHost:
             guests=len(self._guests),
             ran=self._ran,
             queued=self._queued,
+            owns_log=self._ports.store.is_owner,
         )
 
     def running(self) -> list[Running]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from actors.orders import HostInfo, Order, Running
+from actors.orders import Answer, HostInfo, Order, Running
 from actors.quotas import Ask, Lease
 from eventstore.meter import Figures
 
@@ -26,7 +26,7 @@ class HostUnknown(HostDied):
 class HostHandle(Protocol):
     """One host, seen from elsewhere.  Every call raises `HostDied` where it is gone."""
 
-    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+    async def obey(self, orders: Sequence[Order]) -> Answer:
         """See `actors.host.ActorHost.obey`."""
         ...
 

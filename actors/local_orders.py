@@ -20,7 +20,7 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from actors.hosts import HostUnreachable
@@ -28,9 +28,8 @@ from actors.orders import PlacementError
 
 log = logging.getLogger(__name__)
 
-Outcomes = list[Any]
-"""For each order what came of it; of a host's, nothing or why it was refused."""
-Obey = Callable[[Sequence[Any]], Awaitable[Outcomes]]
+Obey = Callable[[Any], Awaitable[Any]]
+"""Takes what a process asks for, and returns the answer: both are up to the ends."""
 
 OUTSTANDING_MAX: Final = 1024
 """Calls of one process that a host carries out at a time; then no more is read from it."""
@@ -169,13 +168,13 @@ class _Caller(_End):
         if len(self._tasks) >= OUTSTANDING_MAX and self._transport is not None:
             self._transport.pause_reading()
 
-    async def _answer(self, number: int, orders: Sequence[Any]) -> None:
+    async def _answer(self, number: int, what: Any) -> None:
         try:
-            self._send(number, await self._obey(orders))
+            self._send(number, await self._obey(what))
         except Exception as error:
             # Whatever is wrong, its sender must hear of it.
-            log.exception("orders could not be obeyed")
-            self._send(number, [PlacementError(f"its host met {type(error).__name__}")] * len(orders))
+            log.exception("%s could not be obeyed", type(what).__name__)
+            self._send(number, PlacementError(f"its host met {type(error).__name__}"))
 
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -196,7 +195,7 @@ class LocalLine(_End):
         """Where it can be used."""
         self.has_answered = False
         self._gone = gone
-        self._waiting: dict[int, asyncio.Future[Outcomes]] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
         self._opening = self.loop.create_task(self._open())
 
@@ -204,16 +203,19 @@ class LocalLine(_End):
         """Whether the host can be reached this way, once that is known."""
         return await asyncio.shield(self._opening)
 
-    async def obey(self, orders: Sequence[Any]) -> Outcomes:
-        """Have them carried out.  Raises `HostUnreachable` where the line breaks before it has answered."""
+    async def obey(self, what: Any) -> Any:
+        """The answer of whoever listens there.
+
+        Raises the `PlacementError` that is the answer, and `HostUnreachable` where the line breaks before.
+        """
         if not self.is_open:
             raise HostUnreachable("it hung up")
         self._number += 1
         number = self._number
-        answer: asyncio.Future[Outcomes] = self.loop.create_future()
+        answer: asyncio.Future[Any] = self.loop.create_future()
         self._waiting[number] = answer
         try:
-            self._send(number, list(orders))
+            self._send(number, what)
             return await answer
         finally:
             del self._waiting[number]
@@ -248,7 +250,11 @@ class LocalLine(_End):
     def _received(self, number: int, what: Any) -> None:
         self.has_answered = True
         answer = self._waiting.get(number)
-        if answer is not None and not answer.done():
+        if answer is None or answer.done():
+            return
+        if isinstance(what, PlacementError):
+            answer.set_exception(what)
+        else:
             answer.set_result(what)
 
 

@@ -5,6 +5,7 @@ Orders cross processes by pickle, many in one call.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from eventstore.events import Claim
@@ -106,6 +107,16 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a host says to orders."""
+
+    outcomes: Sequence[Exception | None]
+    """For each order nothing, or why it was refused."""
+    running: int
+    """Responses that run there now."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostInfo:
     """A host as the supervisor and placement see it."""
 
@@ -124,6 +135,8 @@ class HostInfo:
     """Responses it has been given in its life."""
     queued: bool = False
     """Whether it knows of work in the durable queue."""
+    owns_log: bool = False
+    """Whether it writes the log's database by itself."""
 
 
 class PlacementError(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from actors.hosts import HostDied, HostHandle
 from actors.orders import CreateOrder, HostInfo, Order, Overloaded
@@ -21,6 +21,8 @@ CALLS_MAX = 2
 one: a call costs about what committing a response costs."""
 ORDERS_MAX = 64
 """Orders in one call."""
+AT_HOME = 64
+"""So many responses the host that owns the log gets before others get a second one; then twice as many."""
 WAITING_MAX = 2048
 """Creates that wait here for one host; whoever comes then is told to come again."""
 
@@ -32,14 +34,20 @@ class _Line:
     info: HostInfo
     handle: HostHandle
     sent: int = 0
-    """Responses sent there since `info` was read."""
+    """Responses sent there that it has not answered for."""
     waiting: list[tuple[CreateOrder, asyncio.Future[Exception | None]]] = field(default_factory=list)
     calls: int = 0
 
     @property
-    def load(self) -> float:
-        """How full the host seems, by what is known here."""
-        return (self.info.running + self.sent) / self.info.slots
+    def rank(self) -> tuple[bool, bool, float, bool]:
+        """The lowest is chosen, by what is known here: an idle host, else the one with most room.
+
+        The host that owns the log counts as emptier: its commits cross no socket and wake nobody, which is a
+        fifth of what a short response costs.
+        """
+        running, at_home = self.info.running + self.sent, self.info.owns_log
+        weight = (running - AT_HOME) / 2 if at_home else running
+        return running >= self.info.slots, running > 0, weight / self.info.slots, not at_home
 
 
 class Placement:
@@ -57,7 +65,7 @@ class Placement:
             if line is None:
                 line = _Line(info, handle)
             else:
-                line.info, line.sent = info, 0
+                line.info = info
             lines[info.name] = line
         self._lines = lines
 
@@ -66,9 +74,9 @@ class Placement:
         return len(self._lines)
 
     def least_loaded(self, isolation: str = "shared") -> str | None:
-        """The name of the host of that isolation with most room, or None where there is none."""
+        """The name of the host of that isolation to be preferred, or None where there is none."""
         lines = [line for line in self._lines.values() if line.info.isolation == isolation]
-        best = min(lines, key=lambda line: line.load, default=None)
+        best = min(lines, key=lambda line: line.rank, default=None)
         return best.info.name if best else None
 
     def knows(self, name: str | None) -> bool:
@@ -82,7 +90,7 @@ class Placement:
             raise HostDied(f"{name} is not known any more")
         if not isinstance(order, CreateOrder):
             # It may take as long as its upstream takes to hang up: no create should wait for that.
-            return (await line.handle.obey([order]))[0]
+            return (await line.handle.obey([order])).outcomes[0]
         if len(line.waiting) >= WAITING_MAX:
             return Overloaded(retry_after=1.0)
         done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
@@ -106,7 +114,7 @@ class Placement:
         self, line: _Line, batch: Sequence[tuple[CreateOrder, asyncio.Future[Exception | None]]]
     ) -> None:
         try:
-            outcomes = await line.handle.obey([order for order, _ in batch])
+            answer = await line.handle.obey([order for order, _ in batch])
         except Exception as error:  # noqa: BLE001  # Whatever it is, those who wait for an answer must hear of it.
             if isinstance(error, HostDied):
                 self._lines.pop(line.info.name, None)
@@ -114,9 +122,11 @@ class Placement:
                 if not done.done():
                     done.set_exception(error)
         else:
-            for (_, done), outcome in zip(batch, outcomes, strict=True):
+            line.info = replace(line.info, running=answer.running)
+            for (_, done), outcome in zip(batch, answer.outcomes, strict=True):
                 if not done.done():
                     done.set_result(outcome)
         finally:
             line.calls -= 1
+            line.sent -= len(batch)
             self._call(line)

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.config import NAMESPACE, ClusterConfig
 from actors.hosts import HostDied, HostSpec, HostUnreachable
 from actors.local_orders import LocalLines, LocalOrders
-from actors.orders import HostInfo, Order, Running
+from actors.orders import Answer, HostInfo, Order, Running
 from eventstore.meter import Figures
 from eventstore.sql.owner_lock import ProcessIdentity
 
@@ -61,9 +61,10 @@ class HostProcess:
         await self._orders.open()
         return self._info()
 
-    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+    async def obey(self, orders: Sequence[Order]) -> Answer:
         """See `ActorHost.obey`."""
-        return list(await self._parts.host.obey(orders))
+        answer: Answer = await self._parts.host.obey(orders)
+        return answer
 
     async def info(self) -> HostInfo:
         """See `ActorHost.info`."""
@@ -104,14 +105,12 @@ class RayHost:
     def __repr__(self) -> str:
         return f"<host {self.name} pid {self.pid}>"
 
-    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+    async def obey(self, orders: Sequence[Order]) -> Answer:
         """See `HostHandle`."""
-        if self._is_here():
-            line = await _LINES.to(self._address)
-            if line is not None:
-                return await line.obey(orders)
-        outcomes: list[Exception | None] = await self._call(self.actor.obey, list(orders))
-        return outcomes
+        line = await _LINES.to(self._address) if self._is_here() else None
+        obeyed = self._call(self.actor.obey, list(orders)) if line is None else line.obey(list(orders))
+        answer: Answer = await obeyed
+        return answer
 
     async def info(self) -> HostInfo:
         """See `HostHandle`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from actors.config import ClusterConfig
@@ -26,7 +25,7 @@ class SupervisorProcess:
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
         self._parts: Any = None
-        self._line = LocalOrders(self._reserve_each)
+        self._line = LocalOrders(self.reserve)
         self._lock = asyncio.Lock()
 
     async def watch(self, version: int, timeout: float) -> tuple[int, list[tuple[HostInfo, HostHandle]], str]:
@@ -44,9 +43,6 @@ class SupervisorProcess:
         except PlacementError as refusal:
             return refusal
         return name
-
-    async def _reserve_each(self, orders: Sequence[ReserveOrder]) -> list[str | PlacementError]:
-        return list(await asyncio.gather(*map(self.reserve, orders)))
 
     async def host(self, name: str) -> HostHandle | None:
         """See `Supervisor.host`."""

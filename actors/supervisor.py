@@ -137,9 +137,11 @@ class Supervisor:
         if host is None:
             return RuntimeUnavailable("no host is warm")
         try:
-            return (await host.handle.obey([order]))[0]
+            return (await host.handle.obey([order])).outcomes[0]
         except HostDied as error:
             return RuntimeUnavailable(str(error))
+        except PlacementError as refusal:
+            return refusal
 
     async def reserve(self, response_id: str, isolation: str, model: str) -> str:
         """The name of a host of its own for one response: a warm idle one, or a fresh Ray actor.
@@ -268,9 +270,11 @@ class Supervisor:
     async def _send(self, handle: HostHandle, given: Sequence[tuple[Head, Order]]) -> list[Head]:
         """Have a host resume these.  Returns those that it refused, for whatever reason."""
         try:
-            outcomes = await handle.obey([order for _, order in given])
+            outcomes = (await handle.obey([order for _, order in given])).outcomes
         except HostDied:
             return []
+        except PlacementError as error:
+            outcomes = [error] * len(given)
         left: list[Head] = []
         for (head, _), refusal in zip(given, outcomes, strict=True):
             if refusal is None or isinstance(refusal, Fenced):
@@ -293,7 +297,8 @@ class Supervisor:
     async def _erase(self) -> None:
         async for orders in self._backlog.erasures():
             if host := self._fleet.any():
-                for order, refusal in zip(orders, await host.handle.obey(orders), strict=True):
+                answer = await host.handle.obey(orders)
+                for order, refusal in zip(orders, answer.outcomes, strict=True):
                     # Once a response: it is tried again and again.
                     if refusal is not None and self._refused.add(order.response_id):
                         log.error("response %s was not erased: %r", order.response_id, refusal)

@@ -194,6 +194,11 @@ class MemoryEventStore:
         self._check_available()
         return self._cursors.get(name, 0)
 
+    @property
+    def is_owner(self) -> bool:
+        """See `EventStore`: all share it."""
+        return True
+
     async def append(self, unit: Unit) -> Sequence[Recorded]:
         """See `EventStore`."""
         check_unit(unit)

@@ -110,6 +110,11 @@ class LogReader(Protocol):
 class EventStore(LogReader, Protocol):
     """The log.  Its writer commits many units in one transaction, each with an outcome of its own."""
 
+    @property
+    def is_owner(self) -> bool:
+        """Whether it is this process that writes the database: what others append travels to it first."""
+        ...
+
     async def append(self, unit: Unit) -> Sequence[Recorded]:
         """Commit the unit, durably, or nothing of it.
 

@@ -15,7 +15,7 @@ from actors.config import ClusterConfig
 from actors.host import ActorHost
 from actors.host_parts import recorded_model
 from actors.hosts import HostDied, HostHandle, HostSpec
-from actors.orders import HostInfo, Order, Running
+from actors.orders import Answer, HostInfo, Order, Running
 from actors.quotas import Ask, Lease
 from actors.response_actor import ActorIdentity, ActorPorts
 from actors.supervisor import Supervisor
@@ -45,7 +45,7 @@ class LocalHost:
         self._frozen.set()
         self.name = name
 
-    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+    async def obey(self, orders: Sequence[Order]) -> Answer:
         """See `HostHandle`."""
         return await (await self._alive()).obey(orders)
 

@@ -16,7 +16,7 @@ import uvloop
 
 from actors.aggregate_writer import AggregateWriter
 from actors.local_orders import LocalLine, LocalLines, LocalOrders
-from actors.orders import AggregateOrder, Order
+from actors.orders import AggregateOrder, Answer, Order
 from bench.budget.cost import Clock, Job, Row, cost_of, cpu_of
 from bench.budget.sample import BODY, CATALOG, LIMITS, Commit, Sample
 from eventstore import batch_codec
@@ -141,9 +141,9 @@ def _host(tell: Connection, used: Any) -> None:
 
 
 async def _take_orders(tell: Connection, used: Any) -> None:
-    async def obey(orders: Sequence[Order]) -> list[Exception | None]:
+    async def obey(orders: Sequence[Order]) -> Answer:
         used.value = time.process_time()
-        return [None] * len(orders)
+        return Answer([None] * len(orders), 1)
 
     taken = LocalOrders(obey)
     await taken.open()

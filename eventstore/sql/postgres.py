@@ -64,6 +64,11 @@ class PostgresEventStore(PostgresLogReader):
         """How often it had stood still by then."""
         self._leases = BlockingLeases(self._database)
 
+    @property
+    def is_owner(self) -> bool:
+        """See `EventStore`: the server writes."""
+        return False
+
     async def append(self, unit: Unit) -> Sequence[Recorded]:
         """See `EventStore`."""
         check_unit(unit)

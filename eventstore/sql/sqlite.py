@@ -79,7 +79,7 @@ class SqliteEventStore(SqliteLogReader):
 
     @property
     def is_owner(self) -> bool:
-        """Whether this process writes the database itself."""
+        """See `EventStore`."""
         return isinstance(self._writer, LogOwner)
 
     async def append(self, unit: Unit) -> Sequence[Recorded]:

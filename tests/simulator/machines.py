@@ -16,7 +16,7 @@ from actors.host import ActorHost
 from actors.host_parts import HostParts
 from actors.hosts import HostDied, HostHandle, HostSpec
 from actors.lease import LeaseKeeper
-from actors.orders import HostInfo, Order, Running
+from actors.orders import Answer, HostInfo, Order, Running
 from actors.quotas import Ask, Lease
 from actors.relay import response_relay
 from actors.response_actor import ActorIdentity, ActorPorts
@@ -137,10 +137,10 @@ class SimulatedHost:
 
     # -- The handle ----------------------------------------------------------------------------------------
 
-    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+    async def obey(self, orders: Sequence[Order]) -> Answer:
         """See `HostHandle`."""
 
-        async def work() -> list[Exception | None]:
+        async def work() -> Answer:
             return travelled(await self._running_host().obey(travelled(orders)))
 
         return await self._call(work)

@@ -78,6 +78,11 @@ class SimulatedStore:
         self._log = database.log
         self._weather = database.weather
 
+    @property
+    def is_owner(self) -> bool:
+        """See `EventStore`."""
+        return False
+
     # -- Reading -------------------------------------------------------------------------------------------
 
     async def incarnation(self) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from actors.hosts import HostDied
-from actors.orders import AggregateOrder, Order
+from actors.orders import AggregateOrder, Answer, Order
 from eventstore.errors import ClaimTaken
 from eventstore.events import Claim
 from runtime.catalog import Catalog
@@ -90,13 +90,13 @@ async def test_a_host_that_dies_before_it_answers_leaves_its_client_no_conflict(
         def let_die(host: LocalHost) -> None:
             obey = host.obey
 
-            async def obey_and_die(orders: Sequence[Order]) -> list[Exception | None]:
-                outcomes = await obey(orders)
+            async def obey_and_die(orders: Sequence[Order]) -> Answer:
+                answer = await obey(orders)
                 if not died:
                     died.append(host.name)
                     host.kill()
                     raise HostDied(host.name)
-                return outcomes
+                return answer
 
             monkeypatch.setattr(host, "obey", obey_and_die)
 

@@ -68,7 +68,7 @@ async def test_new_work_does_not_push_in(cluster: LocalCluster) -> None:
     assert host._behind
     host._slots = 3
     command = of("flood", STALLED)
-    assert await host.obey([CreateOrder(command)]) == [None]
+    assert (await host.obey([CreateOrder(command)])).outcomes == [None]
     await until(lambda: len(host.running()) == 3)
     assert await projects_running(cluster) == ["flood", "flood", "quiet"]
 

@@ -12,6 +12,7 @@ import pytest
 from actors.host import ActorHost
 from actors.hosts import HostUnreachable
 from actors.orders import (
+    Answer,
     CancelOrder,
     CreateOrder,
     HostInfo,
@@ -109,8 +110,8 @@ async def test_a_host_that_refuses_to_go_on_is_named_and_another_try_is_made(
 async def test_whoever_cancels_what_keeps_moving_is_told_to_try_again(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def moved(host: ActorHost, orders: Sequence[Order]) -> list[Exception | None]:
-        return [Moved(order.response_id) for order in orders if isinstance(order, CancelOrder)]
+    async def moved(host: ActorHost, orders: Sequence[Order]) -> Answer:
+        return Answer([Moved(order.response_id) for order in orders if isinstance(order, CancelOrder)], 1)
 
     command = create("simulated?deltas=20&interval_ms=5")
     await cluster.client.create(command)
@@ -126,7 +127,8 @@ async def test_an_overtaken_order_steals_nothing(cluster: LocalCluster) -> None:
     await cluster.client.create(command)
     head = await head_of(cluster, command.id)
     late = [ResumeOrder(command.id, head.epoch - 1)]
-    assert await cluster.factory.hosts[_other(cluster, head.owner)].obey(late) == [None]
+    answer = await cluster.factory.hosts[_other(cluster, head.owner)].obey(late)
+    assert answer.outcomes == [None]
     assert (await read(cluster, command.id))[-1]["type"] == "response.completed"
     assert len(await activations(cluster, command.id)) == 1
 
@@ -170,7 +172,7 @@ async def test_one_order_that_meets_a_mistake_harms_no_other() -> None:
     world = World(Scripted(always(*says("a"))))
     host = ActorHost(world.ports(), isolation="shared", slots=8, queue_limit=8)
     broken = scripted(id=new_response_id(os.urandom(16)), input=({"type": "message"}, None))
-    outcomes = await host.obey([CreateOrder(broken), CreateOrder(scripted())])
+    outcomes = (await host.obey([CreateOrder(broken), CreateOrder(scripted())])).outcomes
     assert [type(outcome) for outcome in outcomes] == [PlacementError, type(None)]
     await until(lambda: world.store._streams[scripted().id].head.state == "completed")
 

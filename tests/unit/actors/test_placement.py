@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from actors.hosts import HostDied
-from actors.orders import CancelOrder, CreateOrder, HostInfo, Order, Overloaded, Running
-from actors.placement import CALLS_MAX, ORDERS_MAX, WAITING_MAX, Placement
+from actors.orders import Answer, CancelOrder, CreateOrder, HostInfo, Order, Overloaded, Running
+from actors.placement import AT_HOME, CALLS_MAX, ORDERS_MAX, WAITING_MAX, Placement
 from eventstore.meter import Figures
 from tests.patience import PATIENCE_S
 from tests.unit.actors.test_supervisor import create
@@ -23,15 +24,16 @@ class SlowHost:
         self.answer = asyncio.Event()
         self.dead = False
         self.answers_nonsense = False
+        self.runs = 0
 
-    async def obey(self, orders: Sequence[Order]) -> list[Exception | None]:
+    async def obey(self, orders: Sequence[Order]) -> Answer:
         self.calls.append(list(orders))
         await self.answer.wait()
         if self.dead:
             raise HostDied("it")
         if self.answers_nonsense:
             raise TypeError("no answer of ours")
-        return [None] * len(orders)
+        return Answer([None] * len(orders), self.runs)
 
     async def info(self) -> HostInfo:
         return info("it")
@@ -155,3 +157,45 @@ async def test_the_host_with_most_room_is_chosen() -> None:
     placement.update([(info("full", 7), SlowHost()), (info("free", 1), SlowHost())])
     assert placement.least_loaded() == "free"
     assert placement.least_loaded("exclusive") is None
+
+
+def wide(name: str, *, owns_log: bool = False) -> HostInfo:
+    return replace(info(name), slots=256, owns_log=owns_log)
+
+
+async def test_an_idle_host_comes_first_then_the_one_that_owns_the_log_while_it_has_little_to_do() -> None:
+    placement = Placement()
+    hosts = {"owner": SlowHost(), "other": SlowHost()}
+    placement.update([(wide(name, owns_log=name == "owner"), host) for name, host in hosts.items()])
+    sent = []
+    for _ in range(AT_HOME + 30):
+        name = placement.least_loaded()
+        assert name is not None
+        sent.append(name)
+        hosts[name].runs += 1
+        hosts[name].answer.set()
+        await placement.send(name, CreateOrder(create()))
+    assert sent[: AT_HOME + 1] == ["owner", "other", *["owner"] * (AT_HOME - 1)]
+    assert 9 <= sent[AT_HOME + 1 :].count("other") <= 11, "it has a third from then on"
+
+
+async def test_creates_on_their_way_count_and_those_that_ended_do_not() -> None:
+    placement = Placement()
+    hosts = {"one": SlowHost(), "two": SlowHost()}
+    placement.update([(wide(name), host) for name, host in hosts.items()])
+    sending = [asyncio.create_task(placement.send("one", CreateOrder(create()))) for _ in range(2)]
+    sending.append(asyncio.create_task(placement.send("two", CreateOrder(create()))))
+    await turns()
+    assert placement.least_loaded() == "two"
+    for host, runs in ((hosts["one"], 0), (hosts["two"], 1)):
+        host.runs = runs
+        host.answer.set()
+    await asyncio.gather(*sending)
+    assert placement.least_loaded() == "one"
+
+
+async def test_a_full_host_is_the_last_to_be_chosen() -> None:
+    placement = Placement()
+    full = replace(info("owner", 8), owns_log=True)
+    placement.update([(full, SlowHost()), (info("other", 7), SlowHost())])
+    assert placement.least_loaded() == "other"

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
@@ -395,6 +396,87 @@ async def test_a_writer_that_is_closed_commits_what_waits(committer: SqliteCommi
     assert len(await asyncio.gather(*tasks)) == 50
     with pytest.raises(StoreUnavailable, match="closed"):
         await writer.submit(created("late"))
+
+
+class Watched(SqliteCommitter):
+    """Tells which thread commits what, and can be slow."""
+
+    def __init__(self, path: Path) -> None:
+        migrate_sqlite(path)
+        super().__init__(path)
+        self.threads: list[tuple[str, int]] = []
+        self.takes_s = 0.0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def commit(self, requests: Sequence[Request]) -> list[Outcome]:
+        self.gate.wait(PATIENCE_S)
+        time.sleep(self.takes_s)
+        self.threads.append((threading.current_thread().name, len(requests)))
+        return super().commit(requests)
+
+
+@pytest.fixture
+async def watched(tmp_path: Path) -> AsyncGenerator[tuple[SqliteWriter, Watched]]:
+    committer = Watched(tmp_path / "log.db")
+    writer = SqliteWriter(committer)
+    yield writer, committer
+    await asyncio.to_thread(writer.close)
+
+
+async def test_an_event_loop_commits_what_its_tasks_submit_together(
+    watched: tuple[SqliteWriter, Watched],
+) -> None:
+    writer, committer = watched
+    await asyncio.gather(*(writer.submit(created(f"s{n}")) for n in range(20)))
+    assert committer.threads == [("MainThread", 20)]
+
+
+async def test_what_is_large_is_committed_while_the_event_loop_goes_on(
+    watched: tuple[SqliteWriter, Watched],
+) -> None:
+    writer, committer = watched
+    committer.gate.clear()
+    large = asyncio.create_task(writer.submit(created("large", b"x" * 200_000)))
+    small = asyncio.create_task(writer.submit(created("small")))
+    await asyncio.sleep(0.05)
+    assert not large.done() or small.done()
+    committer.gate.set()
+    await asyncio.gather(large, small)
+    assert {name for name, _ in committer.threads} == {"log-writer"}
+
+
+async def test_a_slow_disk_does_not_stop_the_event_loop_for_long(
+    watched: tuple[SqliteWriter, Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread takes over after a few commits, and gives back when the disk is quick again."""
+    writer, committer = watched
+    committer.takes_s = 0.02
+    for number in range(20):
+        await writer.submit(created(f"s{number}"))
+    names = [name for name, _ in committer.threads]
+    assert "MainThread" in names[:1]
+    assert names[-1] == "log-writer"
+    committer.takes_s = 0.0
+    async with asyncio.timeout(PATIENCE_S):
+        number = 20
+        while committer.threads[-1][0] != "MainThread":
+            await writer.submit(created(f"s{number}"))
+            number += 1
+
+
+async def test_a_blocked_event_loop_holds_up_no_other(watched: tuple[SqliteWriter, Watched]) -> None:
+    """What it has submitted itself is committed with what others submit."""
+    writer, committer = watched
+    waiting = asyncio.create_task(writer.submit(created("own")))
+    await asyncio.sleep(0)
+    # From here on this event loop is blocked, before it took its turn.
+    other = threading.Thread(target=writer.submit_blocking, args=(Renew("host", 3.0), PATIENCE_S))
+    other.start()
+    other.join(PATIENCE_S)
+    assert not other.is_alive()
+    assert committer.threads == [("log-writer", 2)]
+    await waiting
 
 
 async def test_cancelled_readers_leave_the_reader_usable(store: SqliteEventStore) -> None:

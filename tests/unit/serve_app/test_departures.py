@@ -278,7 +278,7 @@ async def test_who_takes_over_while_the_other_host_lives_is_told_who_listens(
     first = hosts.pop(head.owner or "")
     [other] = hosts.values()
     await until(lambda: len(first._attendance._listeners[response_id]) == 2)
-    assert await other.obey([ResumeOrder(response_id, head.epoch)]) == [None]
+    assert (await other.obey([ResumeOrder(response_id, head.epoch)])).outcomes == [None]
     await until(lambda: len(other._attendance._listeners[response_id]) == 2)
 
 
