@@ -31,6 +31,7 @@ from actors.orders import (
 from actors.placement import Placement
 from actors.quotas import Ask, Lease
 from eventstore.errors import EventStoreError
+from eventstore.glances import Glances
 from eventstore.meter import METER, Figures
 from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
@@ -59,6 +60,7 @@ class RuntimeClient:
     ) -> None:
         self._config = config
         self.reader = reader
+        self.glances = Glances(reader)
         self.bus = bus
         self._supervisor = supervisor
         self._placement = Placement()

@@ -177,7 +177,7 @@ def main() -> None:
     options = parser.parse_args()
     results = Results("streams", options.json)
     rows = [Row.parse(text) for text in options.rows.split(",")]
-    _room(max(row.streams for row in rows))
+    room(max(row.streams for row in rows))
     print(_HEAD)
     print("|---" * 7 + "|", flush=True)
     for row in rows:
@@ -196,7 +196,7 @@ def main() -> None:
                 print(tell(row, seen, results), flush=True)
 
 
-def _room(streams: int) -> None:
+def room(streams: int) -> None:
     """Let this process, and those that it starts, hold that many connections.  Raises `SystemExit`."""
     # HAProxy has two for a stream.
     wanted = max(10_000, 2 * streams + 4 * SPARE)

@@ -7,7 +7,7 @@ frame after + 1, after + 2 ... to the end, once each.  Frames go past this modul
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, Protocol
@@ -49,14 +49,16 @@ async def follow(
     silence: float = 1.0,
     fresh: bool = False,
     patience: float = PATIENCE,
+    newest: Callable[[], Awaitable[int]] | None = None,
 ) -> AsyncGenerator[Batch | None, None]:
     """Every frame after number `after`, each once, in order, until the batch that is the last one.
 
     `live` must have been subscribed to before this is called: what is committed between the reading of the
     log and a later subscription would be heard by nobody.  `fresh` says that nothing was committed before
-    that moment, and saves the first look at the log.
+    that moment, and saves the first look at the log.  `newest` tells the version of the stream's last event
+    for less than a look costs: silence is looked into only where that is not the version seen last.
 
-    Yields None after each look at the log that found nothing new or could not reach it: about once in
+    Yields None after each silence in which the log got nothing new or could not be reached: about once in
     `silence` seconds where nothing happens, so that the caller can keep its connection alive and notice that
     its client left.  Batches without frames are passed over, except the last; the last one is yielded even
     where all of it was past (`after` beyond the end), then without frames.
@@ -65,6 +67,7 @@ async def follow(
     Close it (`contextlib.aclosing`) where it may be left early.
     """
     seen, look, silent, lost = after, not fresh, False, False
+    version: int | None = None
     while True:
         if look:
             before = seen
@@ -82,13 +85,31 @@ async def follow(
                 yield None
         heard = await live.next(silence)
         silent = heard is None
-        # Silence proves nothing, and what is missing before or in this batch is in the log: look there.
-        look = lost = heard is None or heard.first > seen + 1 or _lacks_bytes(heard, seen)
-        if heard is not None and not look and (piece := _above(heard, seen)) is not None:
+        if heard is None:
+            # Silence proves nothing.  What is committed by now is in the log when it is looked at.
+            stands = await _told(newest)
+            look = lost = stands is None or stands != version
+            version = stands
+            if not look:
+                yield None
+            continue
+        # What is missing before or in this batch is in the log: look there.
+        look = lost = heard.first > seen + 1 or _lacks_bytes(heard, seen)
+        if not look and (piece := _above(heard, seen)) is not None:
             yield piece
             if piece.last:
                 return
-            seen = piece.end
+            # Only of what showed something: a version that shows nothing may be an erasure.
+            seen, version = piece.end, piece.version
+
+
+async def _told(newest: Callable[[], Awaitable[int]] | None) -> int | None:
+    if newest is None:
+        return None
+    try:
+        return await newest()
+    except StoreUnavailable:
+        return None  # Who looks waits for it.
 
 
 async def _heal(replay: Replay, seen: int, patience: float) -> AsyncGenerator[Batch | None, None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -95,6 +95,12 @@ class MemoryEventStore:
         """See `LogReader`."""
         self._check_available()
         return self._head_of(stream)
+
+    async def versions(self, streams: Collection[str]) -> Mapping[str, int]:
+        """See `LogReader`."""
+        self._check_available()
+        heads = (self._head_of(stream) for stream in streams)
+        return {head.stream: head.version for head in heads if head is not None}
 
     async def heads(
         self,

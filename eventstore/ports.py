@@ -5,7 +5,7 @@ Every adapter passes the same suites (tests/contract).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -38,6 +38,10 @@ class LogReader(Protocol):
 
     async def head(self, stream: str) -> Head | None:
         """Where a stream stands, or None."""
+        ...
+
+    async def versions(self, streams: Collection[str]) -> Mapping[str, int]:
+        """Version of the last event of each of these streams, without those that nobody knows."""
         ...
 
     async def heads(

@@ -176,7 +176,8 @@ class ContextRoutes:
             async with self._quotas.starting(command.project):
                 await self._runtime.create(command)
             replay = ResponseReplay(self._runtime.reader, command.id)
-            async with aclosing(self._follow(replay, live, fresh=True)) as batches:
+            newest = partial(self._runtime.glances.version, command.id)
+            async with aclosing(self._follow(replay, live, fresh=True, newest=newest)) as batches:
                 frame = await last_frame(batches, departure)
         assert frame is not None, "whoever waits for it keeps it from being erased"
         made: dict[str, Any] = orjson.loads(snapshot_of(frame))

@@ -126,7 +126,8 @@ class ResponseRoutes:
                 await self._runtime.create(command)
             replay = ResponseReplay(self._reader, command.id)
             call.relieve = replay.relieve
-            async with aclosing(self._follow(replay, live, fresh=True)) as batches:
+            newest = partial(self._runtime.glances.version, command.id)
+            async with aclosing(self._follow(replay, live, fresh=True, newest=newest)) as batches:
                 if asked.stream:
                     await send_events(call, batches, departure, self._limits.keep_alive)
                 else:
@@ -200,7 +201,8 @@ class ResponseRoutes:
         ):
             replay = ResponseReplay(self._reader, response_id)
             call.relieve = replay.relieve
-            async with aclosing(self._follow(replay, live, after)) as batches:
+            newest = partial(self._runtime.glances.version, response_id)
+            async with aclosing(self._follow(replay, live, after, newest=newest)) as batches:
                 shown = without_obfuscation(batches) if plain else batches
                 await send_events(call, shown, departure, self._limits.keep_alive)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from actors.orders import AggregateOrder, HostInfo, Running
 from actors.quotas import Ask, Lease
+from eventstore.glances import Glances
 from eventstore.meter import Figures
 from eventstore.ports import LiveBus, LogReader
 from runtime.response.commands import Create
@@ -25,6 +26,11 @@ class Runtime(Protocol):
     @property
     def reader(self) -> LogReader:
         """The log, for reading."""
+        ...
+
+    @property
+    def glances(self) -> Glances:
+        """Where streams stand, for many who follow one."""
         ...
 
     @property

@@ -33,6 +33,11 @@ class ShownLog:
     def end(self) -> int:
         return self.batches[-1].end if self.batches else -1
 
+    async def newest(self) -> int:
+        if not self.available:
+            raise StoreUnavailable("the test says so")
+        return len(self.batches[: self.visible]) - 1
+
     def commit(self, count: int, *, last: bool = False) -> Batch:
         first, version = self.end + 1, len(self.batches)
         frames = tuple(frame(number) for number in range(first, first + count))

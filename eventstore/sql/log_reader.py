@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import ClauseElement, Dialect, func, literal_column, select
@@ -128,6 +128,10 @@ class SqlLogReader(ABC):
 
         Raises `StoreUnavailable`.
         """
+
+    @abstractmethod
+    async def versions(self, streams: Collection[str]) -> Mapping[str, int]:
+        """See `LogReader`."""
 
     async def _compiled(self, query: ClauseElement) -> Sequence[Sequence[Any]]:
         compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})

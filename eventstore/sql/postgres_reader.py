@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from eventstore.sql.log_reader import SqlLogReader
 from eventstore.sql.postgres_connection import PostgresDatabase
 from eventstore.unit import storable
 
+_VERSIONS: Final = "SELECT name, version FROM streams WHERE name = ANY(CAST(:streams AS text[]))"
 _NAME: Final = re.compile(r"(?<!:):(\w+)")
 
 
@@ -31,6 +32,11 @@ class PostgresLogReader(SqlLogReader):
     async def aclose(self) -> None:
         """Let go of the database; every later call raises `StoreUnavailable`."""
         await self._database.aclose()
+
+    async def versions(self, streams: Collection[str]) -> Mapping[str, int]:
+        """See `LogReader`."""
+        rows = await self._all(_VERSIONS, {"streams": [each for each in streams if storable(each)]})
+        return {row[0]: row[1] for row in rows}
 
     async def _all(self, query: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         if not all(storable(value) for value in parameters.values() if isinstance(value, str)):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import aiosqlite
+import orjson
 from sqlalchemy.dialects import sqlite
 
 from eventstore.errors import StoreUnavailable
@@ -17,6 +18,7 @@ from eventstore.sql.clock import wall_clock
 from eventstore.sql.log_reader import SqlLogReader
 from eventstore.sql.sqlite_connection import DATABASE
 
+_VERSIONS: Final = "SELECT name, version FROM streams WHERE name IN (SELECT value FROM json_each(:streams))"
 _BUSY_S: Final = 5.0
 """How long a query waits for a lock: whoever holds it may wait for a busy disk; a client would hear 503."""
 
@@ -51,6 +53,11 @@ class SqliteLogReader(SqlLogReader):
             return list(await connection.execute_fetchall(query, parameters))
         except (sqlite3.Error, ValueError) as error:  # ValueError: the driver's word for a closed connection.
             raise StoreUnavailable(self._remedy(error)) from error
+
+    async def versions(self, streams: Collection[str]) -> Mapping[str, int]:
+        """See `LogReader`."""
+        rows = await self._all(_VERSIONS, {"streams": orjson.dumps(list(streams)).decode()})
+        return {row[0]: row[1] for row in rows}
 
     async def _open(self) -> aiosqlite.Connection:
         async with self._opening:

@@ -84,10 +84,20 @@ async def test_a_long_stream_is_read_whole(store: EventStore) -> None:
     assert len(await whole_log(store, page=150)) == 401
 
 
+async def test_where_many_streams_stand_is_one_question(store: EventStore) -> None:
+    for name in ("a", "b"):
+        await store.append(unit(create(name, b"0")))
+    await store.append(unit(more("b", 0, b"1")))
+    assert await store.versions(["a", "b", "none"]) == {"a": 0, "b": 1}
+    assert await store.versions([]) == {}
+    assert await store.versions([*(f"none_{number}" for number in range(5000)), "b"]) == {"b": 1}
+
+
 @pytest.mark.parametrize("name", ["none", "no\0ne", "x" * 5000, "'; --"])
 async def test_a_stream_that_is_not_there_is_empty(store: EventStore, name: str) -> None:
     assert await records(store, name) == []
     assert await store.head(name) is None
+    assert await store.versions([name]) == {}
     assert list(await store.lineage(name, "kind")) == []
     assert await store.document(name, "kind") is None
     assert list(await store.salts(name)) == []

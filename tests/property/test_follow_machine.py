@@ -38,8 +38,11 @@ class Follower:
     seen: list[Batch | None] = field(default_factory=list)
     ended: int = 0
 
-    async def watch(self, fresh: bool) -> None:
-        followed = follow(LogReplay(self.log), self.live, self.after, fresh=fresh, patience=1e9)
+    async def watch(self, fresh: bool, glances: bool) -> None:
+        newest = self.log.newest if glances else None
+        followed = follow(
+            LogReplay(self.log), self.live, self.after, fresh=fresh, patience=1e9, newest=newest
+        )
         async with aclosing(followed):
             async for batch in followed:
                 self.seen.append(batch)
@@ -81,13 +84,14 @@ class FollowMachine(RuleBasedStateMachine):
         return bool(self.log.batches) and self.log.batches[-1].last
 
     @precondition(lambda self: len(self.followers) < FOLLOWERS_MAX)
-    @rule(after=st.integers(-1, 12), fresh=st.booleans())
-    def begin_to_follow(self, after: int, fresh: bool) -> None:
+    @rule(after=st.integers(-1, 12), fresh=st.booleans(), glances=st.booleans())
+    def begin_to_follow(self, after: int, fresh: bool, glances: bool) -> None:
         """A client comes, at the beginning, in the middle or from beyond the end."""
         follower = Follower(after, self.log)
         follower.reading.set()
         self.followers.append(follower)
-        self.tasks.append(self.runner.get_loop().create_task(follower.watch(fresh and not self.log.batches)))
+        watching = follower.watch(fresh and not self.log.batches, glances)
+        self.tasks.append(self.runner.get_loop().create_task(watching))
 
     @precondition(lambda self: not self.is_finished)
     @rule(

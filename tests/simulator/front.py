@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from actors.attendance import CREATOR
@@ -14,7 +15,9 @@ from actors.client import RuntimeClient
 from actors.orders import AggregateOrder, PlacementError, UnknownResponse
 from actors.view import ResponseView
 from eventstore.errors import ClaimTaken, EventStoreError, StreamNotFound
+from eventstore.events import Batch
 from eventstore.follow import follow
+from eventstore.ports import Subscription
 from runtime import aggregate
 from runtime.conversation.aggregate import CATEGORY
 from runtime.conversation.commands import Command
@@ -94,7 +97,7 @@ class Request:
             return
         async with self.replica.bus.subscribe(command.id) as live:
             await self.client.create(command)
-            await self._follow(follow(ResponseReplay(self.replica.store, command.id), live, fresh=True))
+            await self._follow(self._frames(command.id, live, fresh=True))
         if self.connection.left and not command.request.background:
             left = asyncio.Event()
             left.set()
@@ -114,12 +117,19 @@ class Request:
             else None
         )
         async with self.replica.bus.subscribe(response_id) as live:
-            await self._follow(follow(ResponseReplay(self.replica.store, response_id), live, after))
+            await self._follow(self._frames(response_id, live, after))
         if telling is not None and self.connection.left:
             left.set()
             await telling
         elif telling is not None:
             telling.cancel()
+
+    def _frames(
+        self, response_id: str, live: Subscription, after: int = -1, *, fresh: bool = False
+    ) -> AsyncGenerator[Batch | None, None]:
+        replay = ResponseReplay(self.replica.store, response_id)
+        newest = partial(self.client.glances.version, response_id)
+        return follow(replay, live, after, fresh=fresh, newest=newest)
 
     def _grace(self) -> float:
         return self.replica.world.weather.between(0.5, 5)

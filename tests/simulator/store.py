@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -106,6 +106,10 @@ class SimulatedStore:
     async def head(self, stream: str) -> Head | None:
         """See `LogReader`."""
         return await self._ask(lambda: self._log.head(stream))
+
+    async def versions(self, streams: Collection[str]) -> Mapping[str, int]:
+        """See `LogReader`."""
+        return await self._ask(lambda: self._log.versions(streams))
 
     async def heads(self, **options: Any) -> Sequence[Head]:
         """See `LogReader`."""

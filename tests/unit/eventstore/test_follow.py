@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -106,6 +106,58 @@ def test_silence_is_told_so_that_connections_can_be_kept() -> None:
             assert asyncio.get_running_loop().time() == pytest.approx(3.0)
             log.commit(1, last=True)
             assert await anext(followed) == log.batches[1]
+
+    virtual_time.run(main())
+
+
+def test_silence_is_not_looked_into_while_the_log_stands_where_the_follower_is() -> None:
+    async def main() -> None:
+        log = ShownLog()
+        replay, live = LogReplay(log), BufferedSubscription()
+        async with aclosing(follow(replay, live, fresh=True, silence=1.0, newest=log.newest)) as followed:
+            live.offer(log.commit(2))
+            assert await anext(followed) == log.batches[0]
+            assert [await anext(followed) for _ in range(3)] == [None, None, None]
+            assert replay.reads == 0
+            log.commit(1)  # The bus loses it.
+            assert await anext(followed) == log.batches[1]
+            assert [await anext(followed) for _ in range(3)] == [None, None, None]
+            assert replay.reads == 1
+            log.commit(0, last=True)  # And the last one, too, which shows nothing.
+            assert (await anext(followed) or batches([1])[0]).last
+
+    virtual_time.run(main())
+
+
+def test_an_erasure_that_was_heard_is_looked_into() -> None:
+    """It shows nothing, so whoever follows hears of it from the log."""
+
+    async def main() -> None:
+        log = ShownLog()
+        replay, live = LogReplay(log), BufferedSubscription()
+        async with aclosing(follow(replay, live, fresh=True, silence=1.0, newest=log.newest)) as followed:
+            live.offer(log.commit(2))
+            await anext(followed)
+            live.offer(log.commit(0))
+            await anext(followed)
+            assert replay.reads == 1
+
+    virtual_time.run(main())
+
+
+async def until_end(followed: AsyncGenerator[Batch | None, None]) -> None:
+    async for batch in followed:
+        assert batch is None
+
+
+def test_a_log_that_cannot_be_asked_where_it_stands_is_waited_for() -> None:
+    async def main() -> None:
+        log = ShownLog(batches([1, 1]), available=False)
+        live = BufferedSubscription()
+        followed = follow(LogReplay(log), live, fresh=True, newest=log.newest)
+        with pytest.raises(StoreUnavailable):
+            await until_end(followed)
+        assert 30.0 <= asyncio.get_running_loop().time() < 34.0
 
     virtual_time.run(main())
 

@@ -13,7 +13,6 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
-from sqlalchemy.dialects import sqlite
 
 from eventstore.errors import StoreUnavailable, UnsafeStore
 from eventstore.events import (
@@ -30,7 +29,6 @@ from eventstore.events import (
 )
 from eventstore.ports import LogReader
 from eventstore.sql import migrate, sqlite_connection
-from eventstore.sql.log_reader import SqlLogReader
 from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.reader import SqliteLogReader
 from eventstore.sql.schema import METADATA, REVISION
@@ -156,11 +154,11 @@ async def test_an_old_log_gets_what_came_later_and_keeps_all_it_holds(tmp_path: 
         assert "streams_tenant" in indexes
 
 
-class _Plans(SqlLogReader):
+class _Plans(SqliteLogReader):
     """Answers a question as the log does, and notes how SQLite goes about it."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        super().__init__(sqlite.dialect(paramstyle="named"))
+        super().__init__(Path())
         self._database = database
         self.plan = ""
 
@@ -191,6 +189,10 @@ class _Plans(SqlLogReader):
         (
             lambda log: log.heads(category="response", tenant="p1", states=["queued", "over"], limit=20),
             "SEARCH streams USING INDEX streams_tenant (tenant=?)",
+        ),
+        (
+            lambda log: log.versions(["a", "b"]),
+            "SEARCH streams USING INDEX sqlite_autoindex_streams_1 (name=?)",
         ),
         (
             lambda log: log.heads(category="response", tenant="p1", states=["queued"], limit=20),
