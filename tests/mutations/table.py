@@ -291,8 +291,15 @@ _TABLE: Final = (
     Mutation(
         "a follower notices a gap",
         FOLLOW,
-        "heard is None or heard.first > seen + 1 or",
-        "heard is None or",
+        "look = lost = heard.first > seen + 1 or",
+        "look = lost =",
+        _FOLLOW,
+    ),
+    Mutation(
+        "a follower that hears nothing looks where the log stands",
+        FOLLOW,
+        "stands is None or stands != version",
+        "stands is None",
         _FOLLOW,
     ),
     Mutation(
