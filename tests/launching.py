@@ -156,8 +156,8 @@ class Instance:
 
     def assert_gone(self) -> None:
         """Nothing that was noted lives or listens, and nothing lies about."""
-        left = [process for process in self._seen.values() if process.is_running()]
-        left += processes.family(self._sessions)
+        left = [process for process in self._seen.values() if _lives(process)]
+        left += [process for process in processes.family(self._sessions) if _lives(process)]
         assert not left, f"left running: {left}\n{self._story()}"
         listening = [(pid, address) for pid, address, held in _listening() if held in self._sockets]
         assert not listening, f"left listening: {listening}"
@@ -228,3 +228,11 @@ def _listening() -> Iterator[tuple[int, tuple[str, int], str]]:
             except OSError:
                 continue  # It was closed meanwhile.
             yield each.pid, (local.ip, local.port), held
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs: one that ended may wait for a busy init to take note of it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
