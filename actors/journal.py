@@ -284,8 +284,10 @@ def _attributes(state: ResponseState) -> dict[str, str]:
     attributes = {
         "model": created.request.model,
         "created_at": str(created.created_at),
-        "background": "true" if created.request.background else "false",
     }
+    # Only where it is so: what every head repeats is a fourteenth of it.
+    if created.request.background:
+        attributes["background"] = "true"
     isolation = created.agent.get("isolation")
     if isolation is not None:
         attributes["isolation"] = str(isolation)

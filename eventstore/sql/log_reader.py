@@ -6,26 +6,23 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ClauseElement, Dialect, func, literal_column, select
-
 from eventstore.block import SPAN_MAX, unpack
-from eventstore.documents import BLOCK_BYTES
 from eventstore.errors import LogCorrupted, StoreUnavailable, UnknownFormat
 from eventstore.events import PACKED, Block, Claim, Head, Record
 from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.rows import (
     BLOCK_COLUMNS,
-    DOCUMENT_BLOCKS,
     DOCUMENT_COLUMNS,
     HEAD_COLUMNS,
     RECORD_COLUMNS,
+    beside,
     block_of,
     documents_of,
     head_of,
     record_of,
 )
-from eventstore.sql.schema import BLOCKS, DOCUMENTS, STREAMS, UNSEALED
+from eventstore.sql.where import Where
 
 _PAGE: Final = 128
 """Records a query, at most: a few milliseconds' work."""
@@ -52,25 +49,24 @@ WHERE b.first_position > :start AND b.first_position <= :last AND b.last_positio
 ORDER BY b.first_position"""
 _INCARNATION: Final = "SELECT incarnation FROM log"
 _HEAD: Final = f"SELECT {HEAD_COLUMNS} FROM streams WHERE name = :stream"
+_KIND: Final = f"d.kind IN (:kind, '{PACKED}')"
 _LINEAGE: Final = f"""
 WITH RECURSIVE line (name, parent) AS (
     SELECT name, parent FROM streams WHERE name = :stream
     UNION SELECT s.name, s.parent FROM streams s JOIN line ON s.name = line.parent
 )
-SELECT {HEAD_COLUMNS}, {DOCUMENT_COLUMNS} FROM streams
-LEFT JOIN documents d ON d.stream_id = streams.id AND d.kind IN (:kind, '{PACKED}') {DOCUMENT_BLOCKS}
+SELECT {HEAD_COLUMNS}, {DOCUMENT_COLUMNS} FROM streams {beside(_KIND)}
 WHERE name IN (SELECT name FROM line)"""
-_BESIDE: Final = f"""
-SELECT {DOCUMENT_COLUMNS} FROM documents d {DOCUMENT_BLOCKS}
-WHERE d.stream_id = (SELECT id FROM streams WHERE name = :stream)"""
-_DOCUMENT: Final = f"{_BESIDE} AND d.kind IN (:kind, '{PACKED}')"
+_BESIDE: Final = f"SELECT {DOCUMENT_COLUMNS} FROM streams {beside('true')} WHERE name = :stream"
+_DOCUMENT: Final = f"SELECT {DOCUMENT_COLUMNS} FROM streams {beside(_KIND)} WHERE name = :stream"
 _CLAIM: Final = (
     "SELECT scope, key, fingerprint, stream, expires_at FROM claims WHERE scope = :scope AND key = :key"
 )
-_SALTS: Final = (
-    "SELECT from_version, salt FROM salts"
-    " WHERE stream_id = (SELECT id FROM streams WHERE name = :stream) ORDER BY from_version"
-)
+_SALTS: Final = """
+SELECT t.from_version, t.salt FROM streams s JOIN salts t ON t.stream_id = s.id WHERE s.name = :stream
+UNION ALL
+SELECT b.first_version, b.salt FROM streams s JOIN blocks b ON b.stream_id = s.id
+WHERE s.name = :stream AND b.salt IS NOT NULL ORDER BY 1"""
 # The length of a payload is in its row's header: none of the bytes are read.
 _STORED: Final = """
 WITH page (id, created) AS MATERIALIZED (
@@ -79,36 +75,15 @@ WITH page (id, created) AS MATERIALIZED (
 SELECT
     (SELECT CAST(COALESCE(sum(length(p.payload)), 0) AS BIGINT) FROM page
      JOIN records r ON r.stream_id = page.id JOIN payloads p ON p.position = r.position),
-    (SELECT CAST(COALESCE(sum(length(b.data)), 0) AS BIGINT) FROM page
+    (SELECT CAST(COALESCE(sum(length(b.data) + COALESCE(length(b.documents), 0)), 0) AS BIGINT) FROM page
      JOIN blocks b ON b.stream_id = page.id),
     (SELECT CAST(COALESCE(sum(length(d.data)), 0) AS BIGINT) FROM page
      JOIN documents d ON d.stream_id = page.id),
     (SELECT count(*) FROM page), (SELECT max(created) FROM page)"""
-_BLOCK_BEGINNING: Final = func.substr(BLOCKS.c.data, literal_column("1"), literal_column(str(BLOCK_BYTES)))
-_DOCUMENTS: Final = (
-    select(STREAMS.c.name, DOCUMENTS.c.kind, DOCUMENTS.c.data, *list(BLOCKS.c)[1:-1], _BLOCK_BEGINNING)
-    .join(DOCUMENTS, DOCUMENTS.c.stream_id == STREAMS.c.id)
-    .outerjoin(
-        BLOCKS,
-        (BLOCKS.c.stream_id == STREAMS.c.id) & (BLOCKS.c.first_version == 0) & (DOCUMENTS.c.kind == PACKED),
-    )
-)
+_DOCUMENTS: Final = f"SELECT name, {DOCUMENT_COLUMNS} FROM streams {beside(_KIND)}"
 _CURSOR: Final = "SELECT position FROM cursors WHERE name = :name"
-_TALLY: Final = select(STREAMS.c.tenant, func.count()).group_by(STREAMS.c.tenant)
-_HEADS: Final = select(
-    STREAMS.c.name,
-    STREAMS.c.version,
-    STREAMS.c.epoch,
-    STREAMS.c.owner,
-    STREAMS.c.chain,
-    STREAMS.c.category,
-    STREAMS.c.tenant,
-    STREAMS.c.state,
-    STREAMS.c.parent,
-    STREAMS.c.created,
-    STREAMS.c.attributes,
-    STREAMS.c.sealed,
-)
+_TALLY: Final = "SELECT tenant, count(*) FROM streams"
+_HEADS: Final = f"SELECT {HEAD_COLUMNS} FROM streams"
 
 
 class SqlLogReader(ABC):
@@ -117,8 +92,8 @@ class SqlLogReader(ABC):
     `now` gives wall-clock milliseconds; claims expire by it.
     """
 
-    def __init__(self, dialect: Dialect, *, now: Callable[[], int] = wall_clock) -> None:
-        self._dialect, self._now = dialect, now
+    def __init__(self, *, now: Callable[[], int] = wall_clock) -> None:
+        self._now = now
         self._unpacked: dict[tuple[Block, bytes | None], list[Record]] = {}
         """Of the last page of the whole log: blocks that reach behind it, and so into the next one."""
 
@@ -132,10 +107,6 @@ class SqlLogReader(ABC):
     @abstractmethod
     async def versions(self, streams: Collection[str]) -> Mapping[str, int]:
         """See `LogReader`."""
-
-    async def _compiled(self, query: ClauseElement) -> Sequence[Sequence[Any]]:
-        compiled = query.compile(dialect=self._dialect, compile_kwargs={"render_postcompile": True})
-        return await self._all(str(compiled), compiled.params or {})
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -233,31 +204,28 @@ class SqlLogReader(ABC):
         limit: int = 100,
     ) -> Sequence[Head]:
         """See `LogReader`."""
-        query = _HEADS
+        where = Where()
+        where.equals(category=category, tenant=tenant, owner=owner)
         if sealed is not None:
-            query = query.where(STREAMS.c.sealed == 1 if sealed else UNSEALED)
-        if category is not None:
-            query = query.where(STREAMS.c.category == category)
-        if tenant is not None:
-            query = query.where(STREAMS.c.tenant == tenant)
-        if states is not None:
-            query = query.where(STREAMS.c.state.in_(states))
-        if owner is not None:
-            query = query.where(STREAMS.c.owner == owner)
-        created = STREAMS.c.created
+            # In words: a plan that Postgres makes for any value of a parameter leaves the index of these out.
+            where.that(f"sealed = {int(sealed)}")
+        where.among("state", states)
         if after is not None:
-            query = query.where(created < after if newest_first else created > after)
-        query = query.order_by(created.desc() if newest_first else created).limit(limit)
-        return [head_of(row) for row in await self._compiled(query)]
+            where.that(f"created {'<' if newest_first else '>'} :after", after=after)
+        order = "created DESC" if newest_first else "created"
+        query = f"{_HEADS}{where} ORDER BY {order} LIMIT :limit"
+        return [head_of(row) for row in await self._all(query, {**where.parameters, "limit": limit})]
 
     async def tally(
         self, *, categories: Sequence[str], states: Sequence[str], tenant: str | None = None
     ) -> Mapping[str, int]:
         """See `LogReader`."""
-        query = _TALLY.where(STREAMS.c.category.in_(categories), STREAMS.c.state.in_(states))
-        if tenant is not None:
-            query = query.where(STREAMS.c.tenant == tenant)
-        return {row[0]: row[1] for row in await self._compiled(query)}
+        where = Where()
+        where.equals(tenant=tenant)
+        where.among("category", categories)
+        where.among("state", states)
+        rows = await self._all(f"{_TALLY}{where} GROUP BY tenant", where.parameters)
+        return {row[0]: row[1] for row in rows}
 
     async def stored(self, tenant: str, *, after: int = 0, limit: int = 500) -> tuple[int, int | None]:
         """See `LogReader`."""
@@ -286,10 +254,11 @@ class SqlLogReader(ABC):
 
     async def documents(self, tenant: str, streams: Sequence[str], kind: str) -> Mapping[str, bytes]:
         """See `LogReader`."""
-        query = _DOCUMENTS.where(
-            STREAMS.c.name.in_(streams), STREAMS.c.tenant == tenant, DOCUMENTS.c.kind.in_((kind, PACKED))
-        )
-        found = _by_stream(await self._compiled(query)).items()
+        where = Where()
+        where.that("tenant = :tenant", tenant=tenant)
+        where.among("name", streams)
+        rows = await self._all(f"{_DOCUMENTS}{where}", {**where.parameters, "kind": kind})
+        found = _by_stream(rows).items()
         beside = {name: documents_of(name, [row[1:] for row in rows]) for name, rows in found}
         return {name: documents[kind] for name, documents in beside.items() if kind in documents}
 

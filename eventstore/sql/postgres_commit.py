@@ -33,7 +33,8 @@ _IDS: Final = 64
 """Stream ids in a block: the sequence's increment."""
 
 _LOAD: Final = f"""
-SELECT id, (SELECT salt FROM salts WHERE stream_id = id ORDER BY from_version DESC LIMIT 1), {HEAD_COLUMNS}
+SELECT id, COALESCE((SELECT salt FROM salts WHERE stream_id = id ORDER BY from_version DESC LIMIT 1), ''),
+    {HEAD_COLUMNS}
 FROM streams WHERE name = ANY ($1)"""
 _CLAIMS: Final = """
 SELECT t.scope, t.key, t.fingerprint, t.stream, t.expires_at

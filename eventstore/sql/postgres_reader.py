@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy.dialects import postgresql
-
 from eventstore.sql.clock import wall_clock
 from eventstore.sql.log_reader import SqlLogReader
 from eventstore.sql.postgres_connection import PostgresDatabase
@@ -25,8 +23,7 @@ class PostgresLogReader(SqlLogReader):
     """
 
     def __init__(self, url: str, *, now: Callable[[], int] = wall_clock) -> None:
-        dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # It has no types.
-        super().__init__(dialect, now=now)
+        super().__init__(now=now)
         self._database = PostgresDatabase(url)
 
     async def aclose(self) -> None:

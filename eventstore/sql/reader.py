@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import aiosqlite
 import orjson
-from sqlalchemy.dialects import sqlite
 
 from eventstore.errors import StoreUnavailable
 from eventstore.sql.clock import wall_clock
@@ -30,7 +29,7 @@ class SqliteLogReader(SqlLogReader):
     """
 
     def __init__(self, data_dir: Path, *, now: Callable[[], int] = wall_clock) -> None:
-        super().__init__(sqlite.dialect(paramstyle="named"), now=now)
+        super().__init__(now=now)
         self._path = Path(data_dir) / DATABASE
         self._connection: aiosqlite.Connection | None = None
         self._opening = asyncio.Lock()

@@ -57,8 +57,8 @@ def record_of(row: Sequence[Any]) -> Record:
 _BLOCK_PLACE: Final = "b.first_version, b.last_version, b.first_position, b.last_position, b.chain"
 BLOCK_COLUMNS: Final = (
     f"s.name, {_BLOCK_PLACE}, b.data,"
-    " (SELECT t.salt FROM salts t WHERE t.stream_id = b.stream_id AND t.from_version <= b.last_version"
-    " ORDER BY t.from_version DESC LIMIT 1)"
+    " COALESCE(b.salt, (SELECT t.salt FROM salts t WHERE t.stream_id = b.stream_id"
+    " AND t.from_version <= b.last_version ORDER BY t.from_version DESC LIMIT 1))"
 )
 """With the one salt that its digests need: what has another one was erased."""
 
@@ -74,17 +74,27 @@ def block_row(block: Block) -> tuple[object, ...]:
     return (*place, block.chain, block.data)
 
 
-DOCUMENT_COLUMNS: Final = f"d.kind, d.data, {_BLOCK_PLACE}, substr(b.data, 1, {BLOCK_BYTES})"
+DOCUMENT_COLUMNS: Final = f"d.kind, d.data, b.documents, {_BLOCK_PLACE}, substr(b.data, 1, {BLOCK_BYTES})"
 """With the beginning of the first block of a stream whose documents are packed."""
-DOCUMENT_BLOCKS: Final = (
-    f"LEFT JOIN blocks b ON b.stream_id = d.stream_id AND b.first_version = 0 AND d.kind = '{PACKED}'"
-)
+
+
+def beside(kinds: str) -> str:
+    """The tables of `DOCUMENT_COLUMNS`, to the right of `streams`; `kinds` says which rows of documents.
+
+    What is packed lies with the block; of a stream that was sealed before that it lies with the others.
+    """
+    return (
+        f"LEFT JOIN documents d ON d.stream_id = streams.id AND {kinds} LEFT JOIN blocks b"
+        " ON b.stream_id = streams.id AND b.first_version = 0"
+        f" AND (b.documents IS NOT NULL OR d.kind = '{PACKED}')"
+    )
 
 
 def documents_of(stream: str, rows: Sequence[Sequence[Any]]) -> Mapping[str, bytes]:
     """A stream's documents by kind, from rows of `DOCUMENT_COLUMNS`.  Raises `LogCorrupted`."""
-    kept = {row[0]: row[1] for row in rows if row[0] is not None}
-    return opened(kept, next((Block(stream, *row[2:8]) for row in rows if row[2] is not None), None))
+    found = (pair for row in rows for pair in ((row[0], row[1]), (PACKED, row[2])))
+    kept = {kind: data for kind, data in found if data is not None}
+    return opened(kept, next((Block(stream, *row[3:9]) for row in rows if row[3] is not None), None))
 
 
 def dump_attributes(attributes: Mapping[str, str]) -> str:

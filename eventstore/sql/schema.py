@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The newest migration: what leads to these tables."""
 
 METADATA: Final = MetaData()
@@ -107,6 +107,10 @@ BLOCKS: Final = Table(
     Column("last_position", _Big, nullable=False),
     Column("chain", LargeBinary, nullable=False),
     Column("data", LargeBinary, nullable=False),
+    # Those of the stream, as one row takes less room than three: the salt in each of its blocks, the packed
+    # documents in its first one.  None once it is erased, and where it was sealed before they lay here.
+    Column("salt", LargeBinary),
+    Column("documents", LargeBinary),
     sqlite_strict=True,
 )
 Index("blocks_position", BLOCKS.c.first_position, BLOCKS.c.last_position)

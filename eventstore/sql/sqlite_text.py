@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from eventstore.events import Head
+from eventstore.events import PACKED, Head
 from eventstore.sql.rows import BLOCK_COLUMNS, HEAD_COLUMNS, dump_attributes
 
 NAME_LOG: Final = "INSERT OR IGNORE INTO log (id, incarnation, created_at) VALUES (1, ?, ?)"
@@ -16,7 +16,8 @@ LEASES: Final = "SELECT holder, ttl_ms, buried FROM leases ORDER BY rowid"
 OWNERS: Final = "SELECT DISTINCT owner FROM streams WHERE owner IS NOT NULL"
 CLAIM: Final = "SELECT scope, key, fingerprint, stream, expires_at FROM claims WHERE scope = ? AND key = ?"
 HEADS_BY_NAME: Final = f"""
-SELECT id, (SELECT salt FROM salts WHERE stream_id = id ORDER BY from_version DESC LIMIT 1), {HEAD_COLUMNS}
+SELECT id, COALESCE((SELECT salt FROM salts WHERE stream_id = id ORDER BY from_version DESC LIMIT 1), x''),
+    {HEAD_COLUMNS}
 FROM streams WHERE name IN (SELECT value FROM json_each(?))"""
 
 SAVE_LEASE: Final = (
@@ -58,13 +59,20 @@ ERASE: Final = (
 BLOCKS_OF: Final = (
     f"SELECT {BLOCK_COLUMNS} FROM blocks b JOIN streams s ON s.id = b.stream_id WHERE b.stream_id = ?"
 )
-BARE_BLOCK: Final = "UPDATE blocks SET data = ? WHERE stream_id = ? AND first_version = ?"
+BARE_BLOCK: Final = (
+    "UPDATE blocks SET data = ?, salt = NULL, documents = NULL WHERE stream_id = ? AND first_version = ?"
+)
 SAVE_BLOCK: Final = (
     "INSERT INTO blocks"
-    " (stream_id, first_version, last_version, first_position, last_position, chain, data)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " (stream_id, first_version, last_version, first_position, last_position, chain, data, salt, documents)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,"
+    " (SELECT salt FROM salts WHERE stream_id = ?1 AND from_version <= ?3"
+    " ORDER BY from_version DESC LIMIT 1),"
+    f" (SELECT data FROM documents WHERE ?2 = 0 AND stream_id = ?1 AND kind = '{PACKED}'))"
 )
 SEAL: Final = (
+    "DELETE FROM salts WHERE stream_id = ?1 AND from_version <= ?2",
+    f"DELETE FROM documents WHERE stream_id = ?1 AND kind = '{PACKED}' AND ?2 >= 0",
     "DELETE FROM payloads WHERE position IN"
     " (SELECT position FROM records WHERE stream_id = ?1 AND first_version <= ?2)",
     "DELETE FROM records WHERE stream_id = ?1 AND first_version <= ?2",

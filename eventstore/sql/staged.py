@@ -15,6 +15,7 @@ class Stream:
     id: int
     head: Head
     salt: bytes
+    """Empty where it was read of a sealed one: it lies in the blocks, and an erasure brings another one."""
 
 
 @dataclass(frozen=True, slots=True)

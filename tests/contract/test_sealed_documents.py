@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import orjson
@@ -13,9 +14,10 @@ from eventstore.block import beginning, pack
 from eventstore.dictionary import DICTIONARY
 from eventstore.documents import BLOCK_BYTES, PACKED_TOGETHER_MAX, pack_documents, unpack_documents
 from eventstore.errors import Fenced, LogCorrupted, UnknownFormat
-from eventstore.events import PACKED, Document, Head, NewStream
+from eventstore.events import PACKED, Document, Head, NewStream, Record
 from eventstore.ports import EventStore
 from eventstore.sealing import seal
+from eventstore.verify import audit
 from tests.contract.store_contract import create, erase, more, records, unit
 
 WORDS = [f" word{n}" for n in range(200)]
@@ -33,6 +35,42 @@ async def answered(store: EventStore, name: str, parent: str | None = None) -> H
     head = await store.head(name)
     assert head is not None
     return head
+
+
+SEALED_BEFORE = (
+    "INSERT INTO salts SELECT stream_id, first_version, salt FROM blocks",
+    "INSERT INTO documents SELECT stream_id, '$', documents FROM blocks",
+    "ALTER TABLE blocks DROP COLUMN salt",
+    "ALTER TABLE blocks DROP COLUMN documents",
+    "UPDATE alembic_version SET version_num = '0005'",
+)
+"""Makes a log of one sealed stream what its version left of it that knew no such columns."""
+
+
+async def read_and_erase(store: EventStore, name: str, before: Sequence[Record]) -> None:
+    """Find in a stream that is sealed what was there `before`, as it was; erased, nothing of it."""
+    head = await store.head(name)
+    assert head is not None
+    assert head.sealed
+    assert await records(store, name) == before
+    assert await store.beside(name) == BESIDE
+    assert await store.document(name, "items") == BESIDE["items"]
+    assert await store.documents("p1", [name], "items") == {name: BESIDE["items"]}
+    assert [data for _, data in await store.lineage(name, "items")] == [BESIDE["items"]]
+    assert (await audit(store)).first is None
+    await store.append(unit(erase(name, head.version, epoch=head.epoch)))
+    assert await store.beside(name) == {}
+    assert [version for version, _ in await store.salts(name)] == [head.version + 1]
+    found = await audit(store)
+    assert (found.first, found.erased) == (None, head.version + 1)
+
+
+async def test_a_sealed_stream_has_its_salt_and_loses_it_when_erased(store: EventStore) -> None:
+    head = await answered(store, "a")
+    before, salts = await records(store, "a"), await store.salts("a")
+    await seal(store, [head], "the test", "")
+    assert await store.salts("a") == salts
+    await read_and_erase(store, "a", before)
 
 
 async def test_the_documents_of_a_sealed_stream_are_read_as_before(store: EventStore) -> None:

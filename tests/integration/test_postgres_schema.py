@@ -26,7 +26,8 @@ from eventstore.sql.postgres import PostgresEventStore
 from eventstore.sql.postgres_migrate import migrate_postgres
 from eventstore.sql.schema import POSTGRES
 from eventstore.verify import verify
-from tests.contract.store_contract import create, erase, more, said_in, unit
+from tests.contract.store_contract import create, erase, more, records, said_in, unit
+from tests.contract.test_sealed_documents import SEALED_BEFORE, answered, read_and_erase
 from tests.postgres_server import eventually, server
 
 _PAGE: Final = Path(__file__).parents[2] / "docs/postgres.md"
@@ -87,6 +88,7 @@ COLUMNS: Final = "stream_id, first_version, types, schema, epoch, recorded_at, d
         "TRUNCATE blocks",
         "UPDATE blocks SET data = ''",
         "UPDATE blocks SET chain = ''",
+        "UPDATE blocks SET salt = NULL",
         "INSERT INTO blocks SELECT stream_id, 0, 0, 4, 4, chain, '' FROM records WHERE position = 4",
     ],
 )
@@ -199,6 +201,20 @@ async def test_an_older_log_names_the_remedy_which_brings_what_came_later(empty_
     source = await admin.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'append_units'")
     assert "expired AS MATERIALIZED" in source
     await admin.close()
+
+
+async def test_a_stream_that_an_older_version_sealed_is_read_and_erased(postgres: str) -> None:
+    """Its salt and its documents lie in rows of their own."""
+    store = PostgresEventStore(postgres)
+    await seal(store, [await answered(store, "a")], "the test", "")
+    before = await records(store, "a")
+    admin = await asyncpg.connect(postgres)
+    for statement in SEALED_BEFORE:
+        await admin.execute(statement)
+    await admin.close()
+    await migrate_postgres(postgres)
+    await read_and_erase(store, "a", before)
+    await store.aclose()
 
 
 def blocks(language: str) -> list[str]:

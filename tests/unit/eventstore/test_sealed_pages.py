@@ -16,7 +16,8 @@ from eventstore.sealing import seal
 from eventstore.sql.sqlite import SqliteEventStore
 from eventstore.sql.sqlite_connection import DATABASE
 from eventstore.verify import audit
-from tests.contract.store_contract import create, more, unit, whole_log
+from tests.contract.store_contract import create, erase, more, unit, whole_log
+from tests.contract.test_sealed_documents import answered
 
 NAMES = ("one", "two", "three")
 
@@ -54,6 +55,24 @@ async def test_a_bad_block_is_missed_only_where_its_records_lie(
     found = await audit(log)
     assert found.first is not None
     assert (found.first.stream, found.first.version, found.wrong) == ("two", 0, 2)
+
+
+async def test_an_erasure_leaves_neither_a_block_nor_what_lies_in_its_row(tmp_path: Path) -> None:
+    """They were in the database's file, on pages with what stays."""
+    store = await SqliteEventStore.open(tmp_path, may_own=True)
+    head, _ = await answered(store, "a"), await answered(store, "b")
+    await seal(store, await store.heads(), "the test", "")
+    await store.aclose()
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
+        kept = connection.execute("SELECT data, salt, documents FROM blocks ORDER BY stream_id").fetchall()
+    # What is longer than a page's share of a row goes on elsewhere.
+    of_a, of_b = ([part[:100] for part in row] for row in kept)
+    assert all(part in (tmp_path / DATABASE).read_bytes() for part in (*of_a, *of_b))
+    store = await SqliteEventStore.open(tmp_path, may_own=True)
+    await store.append(unit(erase("a", head.version, epoch=2)))
+    await store.aclose()
+    left = (tmp_path / DATABASE).read_bytes()
+    assert [part in left for part in (*of_a, *of_b)] == [False] * 3 + [True] * 3
 
 
 async def test_a_pass_over_the_log_unpacks_each_block_once(

@@ -28,12 +28,16 @@ from eventstore.events import (
     Unit,
 )
 from eventstore.ports import LogReader
+from eventstore.sealing import seal
 from eventstore.sql import migrate, sqlite_connection
 from eventstore.sql.migrate import migrate_sqlite
 from eventstore.sql.reader import SqliteLogReader
 from eventstore.sql.schema import METADATA, REVISION
+from eventstore.sql.sqlite import SqliteEventStore
 from eventstore.sql.sqlite_commit import SqliteCommitter
 from eventstore.sql.sqlite_connection import DATABASE, connect_writer
+from tests.contract.store_contract import records
+from tests.contract.test_sealed_documents import SEALED_BEFORE, answered, read_and_erase
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +102,10 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
         "DELETE FROM records WHERE position = 6",
         "DELETE FROM blocks",
         "UPDATE blocks SET data = x'00'",
-        "INSERT OR REPLACE INTO blocks SELECT stream_id, 0, 0, 5, 5, chain, x'00' FROM blocks",
-        "INSERT INTO blocks SELECT stream_id, 0, 0, 4, 4, x'00', x'00' FROM records WHERE position = 4",
+        "UPDATE blocks SET salt = NULL",
+        "INSERT OR REPLACE INTO blocks SELECT stream_id, 0, 0, 5, 5, chain, x'00', salt, NULL FROM blocks",
+        "INSERT INTO blocks SELECT stream_id, 0, 0, 4, 4, x'00', x'00', x'00', NULL FROM records"
+        " WHERE position = 4",
     ],
 )
 def test_the_database_refuses_to_rewrite_the_log(database: sqlite3.Connection, statement: str) -> None:
@@ -154,6 +160,23 @@ async def test_an_old_log_gets_what_came_later_and_keeps_all_it_holds(tmp_path: 
         assert "streams_tenant" in indexes
 
 
+async def test_a_stream_that_an_older_version_sealed_is_read_and_erased(tmp_path: Path) -> None:
+    """Its salt and its documents lie in rows of their own."""
+    store = await SqliteEventStore.open(tmp_path, may_own=True)
+    await seal(store, [await answered(store, "a")], "the test", "")
+    before = await records(store, "a")
+    await store.aclose()
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
+        connection.execute("DROP TRIGGER salts_no_delete")
+        for statement in SEALED_BEFORE:
+            connection.execute(statement)
+        connection.execute("CREATE TRIGGER salts_no_delete BEFORE DELETE ON salts BEGIN SELECT 1; END")
+        connection.commit()
+    store = await SqliteEventStore.open(tmp_path, may_own=True)
+    await read_and_erase(store, "a", before)
+    await store.aclose()
+
+
 class _Plans(SqliteLogReader):
     """Answers a question as the log does, and notes how SQLite goes about it."""
 
@@ -197,6 +220,10 @@ class _Plans(SqliteLogReader):
         (
             lambda log: log.heads(category="response", tenant="p1", states=["queued"], limit=20),
             "SEARCH streams USING INDEX streams_state (state=? AND category=? AND tenant=?)",
+        ),
+        (
+            lambda log: log.heads(category="response", sealed=False, after=7, limit=20),
+            "SEARCH streams USING INDEX streams_unsealed (category=? AND created>?)",
         ),
     ],
 )
