@@ -22,7 +22,7 @@ one: a call costs about what committing a response costs."""
 ORDERS_MAX = 64
 """Orders in one call."""
 AT_HOME = 64
-"""So many responses the host that owns the log gets before others get a second one; then twice as many."""
+"""So many responses the host that owns the log gets before others get a second one; then all get as many."""
 WAITING_MAX = 2048
 """Creates that wait here for one host; whoever comes then is told to come again."""
 
@@ -42,11 +42,11 @@ class _Line:
     def rank(self) -> tuple[bool, bool, float, bool]:
         """The lowest is chosen, by what is known here: an idle host, else the one with most room.
 
-        The host that owns the log counts as emptier: its commits cross no socket and wake nobody, which is a
-        fifth of what a short response costs.
+        The host that owns the log counts as empty while it has little to do: its commits cross no socket and
+        wake nobody, which is a fifth of what a short response costs.  One event loop is enough for that only.
         """
         running, at_home = self.info.running + self.sent, self.info.owns_log
-        weight = (running - AT_HOME) / 2 if at_home else running
+        weight = 0 if at_home and running < AT_HOME else running
         return running >= self.info.slots, running > 0, weight / self.info.slots, not at_home
 
 
