@@ -39,6 +39,7 @@ from eventstore.errors import EventStoreError, Fenced
 from eventstore.events import Head
 from eventstore.meter import METER
 from runtime.aggregate import Refused
+from runtime.catalog import shared
 from runtime.response.commands import Create
 from runtime.response.errors import ResponseError
 from runtime.response.standing import RESPONSES, WAITING, in_queue, is_background
@@ -183,7 +184,8 @@ class ActorHost:
             if not command.request.background:
                 self._attendance.begin(command.id)
         try:
-            await actor.create(replace(command, queued=command.queued or not start), start=start)
+            command = replace(command, agent=shared(command.agent), queued=command.queued or not start)
+            await actor.create(command, start=start)
         except BaseException:
             # If it was made all the same, `reclaim` finds it.
             if start:

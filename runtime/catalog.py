@@ -169,6 +169,21 @@ def _from_json(text: bytes) -> Resolved:
     return Resolved(**given)
 
 
+def shared(recorded: Mapping[str, JSON]) -> Mapping[str, JSON]:
+    """What `public` recorded, as one object for all responses that were created with the same.
+
+    Each order brings its own, 4 KiB and all of an agent's instructions and tools, and a response holds it to
+    its end.
+    """
+    return _shared(orjson.dumps(recorded))
+
+
+@lru_cache(maxsize=1024)
+def _shared(text: bytes) -> Mapping[str, JSON]:
+    recorded: dict[str, JSON] = orjson.loads(text)
+    return recorded
+
+
 class UnknownModel(Exception):
     """No model or agent has this id, or its parameters cannot be read.  The text is for the client."""
 

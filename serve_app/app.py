@@ -6,36 +6,28 @@ serve_app.app:application` and `serve deploy` on a cluster that somebody else st
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from actors.client import RuntimeClient
 from actors.cluster import RaySupervisor
-from actors.collector import spare_what_stays
 from actors.config import ClusterConfig
-from actors.stores import open_reader
-from eventstore.meter import METER
-from eventstore.nats_bus import NatsLiveBus
-from eventstore.nats_connection import count_bus
 from runtime import config as models
 from runtime.catalog import Catalog
-from runtime.discovery import discover
-from serve_app.asgi import Api
-from serve_app.launch import haproxy
 from serve_app.launch.data_dir import SECRET_KEY, kept_secret
 from serve_app.launch.errors import CannotStart
-from serve_app.limits import Limits
 from serve_app.settings import Settings, read
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from serve_app.replica_parts import ReplicaParts
 
 ONGOING_MAX: Final = 10_000
 """Open requests a replica: streams, most of them waiting.  HAProxy ends at 4,096 connections a process."""
@@ -78,49 +70,26 @@ class Replica:
     """One process that serves HTTP.  Holds no durable state."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it.
+        # Imported in the replica only: whoever deploys it lives as long, and needs none of it (25 MiB).
+        from serve_app.replica_parts import ReplicaParts
+
         config = cluster_config(settings)
         self._settings = settings
-        self._bus = await NatsLiveBus.connect(config.nats_url, "rayspond-api")
-        self._reader = open_reader(config)
-        self._runtime = RuntimeClient(config, self._reader, self._bus, RaySupervisor(config))
-        await self._runtime.start()
-        self._api = Api(
-            self._runtime,
-            Catalog(),
-            secret=settings.secret_key or "",
-            admin_key=settings.admin_key,
-            limits=Limits.of(settings),
-            names=(settings.host,),
-            names_requests=False,  # Serve does.
-            code=version("rayspond"),
-            env=_env(settings),
-            warnings=haproxy.warnings(os.environ),
+        self._parts: ReplicaParts = await ReplicaParts.open(
+            settings, config, RaySupervisor(config), _env(settings)
         )
-        count_bus(self._bus.connection)
-        METER.read("requests_open", "Requests that are answered now.", lambda: len(self._api.open))
-        METER.read("streams_open", "Those of them that are streams.", lambda: self._api.open.streams)
-        METER.read("followers", "Who hears of responses over the bus.", lambda: self._bus.followers)
-        spare_what_stays()
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take the models from another text, for responses from now on."""
-        catalog = _catalog(user_config["config_text"], self._settings)
-        if not catalog.configured:
-            for found in await discover():
-                catalog = catalog.with_found(dict.fromkeys(found.models, found.upstream))
-        self._api.use(catalog)
-        log.info("models: %s", ", ".join(catalog.ids()))
+        await self._parts.use(_catalog(user_config["config_text"], self._settings))
 
-    def __serve_build_asgi_app__(self) -> Api:  # Serve's own name for it
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # Serve's own name for it
         """The application, for Serve."""
-        return self._api
+        return self._parts.api
 
     async def __del__(self) -> None:
         """Let go of everything."""
-        await self._api.aclose()
-        await self._runtime.aclose()
-        await self._bus.aclose()
-        await self._reader.aclose()
+        await self._parts.aclose()
 
 
 def _serve_log_level(settings: Settings) -> str:

@@ -24,7 +24,8 @@ REPLACEMENT = "\ufffd"
 def dumps(value: JSON) -> bytes:
     """`value` as JSON bytes, in the order of its keys.  Raises `ModelError` where it is nested too deeply."""
     try:
-        return orjson.dumps(value, default=_plain)
+        # A copy: what orjson gives keeps 4 KiB however short it is, and a call holds its body to its end.
+        return memoryview(orjson.dumps(value, default=_plain)).tobytes()
     except TypeError:
         pass  # Half a surrogate pair, a number beyond 64 bits, or far too many levels.
     try:

@@ -230,10 +230,10 @@ def _responses(answer: Answer) -> Iterator[tuple[bool, bytes]]:
     }
     yield False, frame("response.created", response=response_whole(answer, "in_progress"))
     for index, item, piece in _order(answer):
+        opened = response_item(index, item, "in_progress")
         if piece == 0:
-            opened = response_item(index, item, "in_progress")
             yield False, frame("response.output_item.added", output_index=index, item=opened)
-        place = {"output_index": index, "content_index": 0, "item_id": "x"}
+        place = {"output_index": index, "content_index": 0, "item_id": opened["id"]}
         yield True, frame(deltas[item.kind], **place, delta=item.pieces[piece])
         if piece == len(item.pieces) - 1:
             status = "incomplete" if answer.finish == "length" and item is answer.items[-1] else "completed"
