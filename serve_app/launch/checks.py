@@ -12,18 +12,18 @@ from typing import Final
 from runtime import config
 from serve_app.launch import environment
 from serve_app.launch.errors import CannotStart
-from serve_app.launch.ports import port_problem
+from serve_app.launch.ports import hold
 from serve_app.settings import Settings
 
 _MIGRATE_LIMIT_S: Final = 600.0
 
 
 def check(settings: Settings) -> None:
-    """Raise `CannotStart` with one clear line when these settings cannot work on this machine."""
+    """Hold the port.  Raise `CannotStart` with a clear line when these settings cannot work here."""
     check_app(settings)
     check_models(settings)
     check_log(settings)
-    if settings.port and (problem := port_problem(settings.host, settings.port)) is not None:
+    if settings.port and (problem := hold(settings.host, settings.port)) is not None:
         raise CannotStart(
             f"port {settings.port} on {settings.host} cannot be listened on ({problem}): "
             "stop what uses it or choose another with --port"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from serve_app.launch.errors import CannotStart
-from serve_app.launch.ports import free_port, port_problem
+from serve_app.launch.ports import free_port, hold
 
 RUNTIME: Final = "runtime.json"
 SECRET_KEY: Final = "secret-key"  # noqa: S105  (a file's name)
@@ -58,11 +58,11 @@ class DataDir:
         return path
 
     def kept_port(self, name: str) -> int:
-        """A free loopback port: the same as last time where it is still free."""
+        """A free loopback port, held: the same as last time where it is still free."""
         path = self.path / f"{name}.port"
         with contextlib.suppress(OSError, ValueError):
             kept = int(path.read_text())
-            if port_problem("127.0.0.1", kept) is None:
+            if hold("127.0.0.1", kept) is None:
                 return kept
         port = free_port()
         path.write_text(str(port))
