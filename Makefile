@@ -12,7 +12,7 @@ WORKERS := $(shell expr $$(nproc) + 1)
 # Whatever the environment says, these processes share what one of them has compiled.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 
-.PHONY: serve test test-fast test-all check bench guard lock clean help
+.PHONY: serve test test-fast test-all check bench peers goals guard lock clean help
 
 help: ## What can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 20
@@ -49,6 +49,12 @@ check: .venv/ready ## Lint, types twice, and the direction of imports.
 
 bench: .venv/ready ## Measure beside a bare Ray Serve echo, with ratios within the run.
 	@$(BIN)/python -m bench $(ARGS)
+
+peers: .venv/ready ## Install what `make bench` measures beside us: LiteLLM, OGX (with Python 3.12), agentic-api.
+	@$(BIN)/python -m bench.peers
+
+goals: .venv/ready ## Run every bench and tell which goals are reached: about an hour.
+	@$(BIN)/python -m bench.goals $(ARGS)
 
 guard: .venv/ready ## Fail where it became slow beside the bare echo of the same run: a minute.
 	@$(BIN)/python -m bench.guard

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from bench.load import Load, drive, percentile
+from bench.results import Results, add_option
 from bench.systems import System, rayspond, upstream
-from tests.fakes.script import words
 
 EVERY_S: Final = 0.7
 """Seconds from one stream to the next: the supervisor asks twice a second whether a host is free again.
@@ -29,10 +29,10 @@ ROUNDS: Final = 6
 async def whole(system: System, streams: int) -> list[float]:
     """Seconds that so many streams took, each checked, one every `EVERY_S`."""
     load = Load("in turn", system.scripted(1), 1, 1, 600, EVERY_S, streams)
-    return list((await drive(system.url, load, "".join(words(1)))).whole)
+    return list((await drive(system.url, load, system.said(1))).whole)
 
 
-def table(scratch: Path, rounds: int = ROUNDS) -> str:
+def table(scratch: Path, results: Results, rounds: int = ROUNDS) -> str:
     """What both took, as Markdown."""
     took: dict[str, list[float]] = {"shared": [], "exclusive": []}
     folders = {kind: scratch / f"turns-{kind}" for kind in took}
@@ -51,6 +51,7 @@ def table(scratch: Path, rounds: int = ROUNDS) -> str:
     for kind, seconds in took.items():
         p50, p90 = (1e3 * percentile(seconds, share) for share in (0.5, 0.9))
         beside = p50 / (1e3 * percentile(took["shared"], 0.5))
+        results.add(isolation=kind, p50_ms=p50, p90_ms=p90, beside_shared=beside)
         lines.append(f"| {kind} | {p50:.1f} / {p90:.1f} | {beside:.2f} |")
     return "\n".join(lines)
 
@@ -61,9 +62,10 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, help=f"turns of {STREAMS} streams (default: {ROUNDS})"
     )
-    rounds = parser.parse_args().rounds
+    add_option(parser)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rsb-", ignore_cleanup_errors=True) as folder:
-        print(table(Path(folder), rounds))
+        print(table(Path(folder), Results("exclusive", options.json), options.rounds))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import orjson
 
 DELTA = b'"type":"response.output_text.delta"'
 DONE = b"data: [DONE]\n\n"
+COMPLETED = b'"type":"response.completed"'
 STREAM_TIMEOUT = 120.0
 """Seconds after which a stream counts as hung."""
 
@@ -51,6 +52,8 @@ class Load:
     """Seconds from one beginning of a client's streams to the next; 0: as soon as one has ended."""
     most: int | None = None
     """Streams of all clients together, where `seconds` is not to decide."""
+    interval_ms: float = 0.0
+    """From one delta to the next; 0: as fast as they come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,17 @@ class Figures:
     whole: Sequence[float]
     first: Sequence[float]
     gaps: Sequence[float]
+
+    def __add__(self, other: Figures) -> Figures:
+        """Those of both, one after the other."""
+        return Figures(
+            self.streams + other.streams,
+            self.seconds + other.seconds,
+            self.deltas + other.deltas,
+            [*self.whole, *other.whole],
+            [*self.first, *other.first],
+            [*self.gaps, *other.gaps],
+        )
 
     @property
     def streams_per_s(self) -> float:
@@ -177,7 +191,9 @@ async def _read(reader: asyncio.StreamReader, stream: Stream) -> bytes:
 
 def check(body: bytes, stream: Stream, load: Load, expected: str | None, *, whole: bool) -> None:
     """Every stream: its end and its number of deltas.  One in twenty: every word and number."""
-    if not body.endswith(DONE):
+    # OpenAI's own streams end with the completed response; many servers say `[DONE]` behind it.
+    completed = body.endswith(b"\n\n") and COMPLETED in body[body.rfind(b"\n\n", 0, -2) :]
+    if not (completed or body.endswith(DONE)):
         raise WrongAnswer(f"the stream has no end: ...{body[-300:]!r}")
     if stream.deltas != load.deltas:
         raise WrongAnswer(f"{stream.deltas} deltas instead of {load.deltas}")

@@ -90,7 +90,10 @@ def pss_mib_by_kind(process: psutil.Process) -> dict[str, float]:
 
 
 def cpu_seconds(process: psutil.Process) -> dict[str, float]:
-    """What a process and all its descendants used of the processors so far, by what they do."""
+    """What a process and all its descendants used of the processors so far, by what they do.
+
+    What has ended is in no sum any more.
+    """
     used: dict[str, float] = {}
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):

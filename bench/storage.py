@@ -14,13 +14,14 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 import orjson
 
+from bench.results import Results, add_option
 from eventstore.events import ERASED, NO_STREAM, Append, Document, Head, NewEvent, NewStream, Unit
 from eventstore.ports import EventStore
 from eventstore.sealing import seal
@@ -75,16 +76,22 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=200, help="of a measurement (default: 200)")
     parser.add_argument("--rounds", type=int, default=6, help="of create, seal and erase (default: 6)")
     parser.add_argument("--per-commit", type=int, action="append", help="deltas of one (default: 1, 4, 20)")
+    add_option(parser)
     options = parser.parse_args()
-    database = PostgresServer()
+    results = Results("storage", options.json)
+    per_commit = options.per_commit or PER_RECORD
+    # Rows that are gone count for as long as anybody may see them, and so would those that it looks at.
+    database = PostgresServer(autovacuum="off")
     try:
         database.start()
-        asyncio.run(_measure(database, options.responses, options.rounds, options.per_commit or PER_RECORD))
+        asyncio.run(_measure(results, database, options.responses, options.rounds, per_commit))
     finally:
         database.remove()
 
 
-async def _measure(database: PostgresServer, responses: int, rounds: int, per_commit: Sequence[int]) -> None:
+async def _measure(
+    results: Results, database: PostgresServer, responses: int, rounds: int, per_commit: Sequence[int]
+) -> None:
     model = await _model()
     print("| bytes a delta | while running | ended | sealed | sealing, us a delta |")
     print("|---|---|---|---|---|")
@@ -96,6 +103,7 @@ async def _measure(database: PostgresServer, responses: int, rounds: int, per_co
                 row = await _row(store, size, model, responses, per_record)
                 print(f"| {name}, {per_record} in a commit | {row.running:.0f} | {row.ended:.0f} |"
                       f" {row.sealed:.1f} | {row.seal_us:.0f} |", flush=True)  # fmt: skip
+                results.add(store=name, per_commit=per_record, **asdict(row))
                 await store.aclose()
         for name in ("SQLite", "Postgres") if rounds else ():
             place = f"{name}_loop".lower()

@@ -1,4 +1,4 @@
-"""What is measured: Rayspond in its three isolations, the bare echo, and peers that are installed."""
+"""What is measured: Rayspond in its three isolations, the bare echo, and the core in one process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import psutil
 
 from bench.processes import child
 from serve_app.launch.ports import free_port
+from tests.fakes.script import words
 
 BIN = Path(sys.executable).parent
-PEERS = Path(__file__).parent / "envs"
-"""Environments of peers, one folder each, made by hand (`bench/README.md` says how)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +27,22 @@ class System:
     process: psutil.Process
     model: str
     """What its model name begins with; the script follows behind `?`."""
+    peer: bool = False
+    """Whether it is somebody else's: who fails is left out then, else the bench ends."""
 
     def scripted(self, deltas: int, interval_ms: float = 0) -> str:
         """The model name that asks for so many deltas at that pace."""
         pace = f"&interval_ms={interval_ms:g}" if interval_ms else ""
         return f"{self.model}?deltas={deltas}{pace}"
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks the fake upstream; the echo's words and pace are its own."""
+        return self.model != "echo"
+
+    def said(self, deltas: int) -> str | None:
+        """The text of such an answer, where the upstream says it."""
+        return "".join(words(deltas)) if self.asks else None
 
 
 @contextlib.contextmanager
@@ -92,27 +102,3 @@ def one_process(
     command += ["--data-dir", str(scratch / "data-one-process"), "--upstream-url", upstream_url]
     with child(command, f"{base}/readyz", scratch / "one-process.log", settings) as process:
         yield System("the same core in one process", f"{base}/v1/responses", process, "fake")
-
-
-@contextlib.contextmanager
-def litellm(upstream_url: str, scratch: Path) -> Iterator[System]:
-    """LiteLLM's proxy, from `bench/envs/litellm`."""
-    port = free_port()
-    config = scratch / "litellm.yaml"
-    config.write_text(
-        "model_list:\n"
-        '  - model_name: "*"\n'
-        f'    litellm_params: {{model: "openai/*", api_base: "{upstream_url}", api_key: "none"}}\n'
-    )
-    command = [str(PEERS / "litellm/bin/litellm"), "--config", str(config), "--port", str(port)]
-    base = f"http://127.0.0.1:{port}"
-    # It is alone with the bench; else it asks for a key of its own.
-    open_to_all = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
-    with child(command, f"{base}/health/liveliness", scratch / "litellm.log", open_to_all) as process:
-        yield System("LiteLLM proxy", f"{base}/v1/responses", process, "fake")
-
-
-def peers(upstream_url: str, scratch: Path) -> Iterator[contextlib.AbstractContextManager[System]]:
-    """The peers that are installed, each ready to be started."""
-    if (PEERS / "litellm/bin/litellm").exists():
-        yield litellm(upstream_url, scratch)
