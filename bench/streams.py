@@ -72,7 +72,8 @@ class Answer(asyncio.Protocol):
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stream = Stream(0.0)
         self._asked = asked
-        self._pieces: list[bytes] = []
+        # Copied into one: a read's bytes would each keep a mapping of their own, of which there are 65,530.
+        self._answer = bytearray()
         self._tail = b""
         self._last = 0.0
 
@@ -84,7 +85,7 @@ class Answer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Note the time, and little else: what costs time here is measured as the server's."""
-        self._pieces.append(data)
+        self._answer += data
         if DELTA in data:
             now = time.perf_counter()
             if self._last:
@@ -104,7 +105,7 @@ class Answer(asyncio.Protocol):
 
     def body(self) -> bytes:
         """The whole answer.  Raises `WrongAnswer` where it is none."""
-        answer = b"".join(self._pieces)
+        answer = bytes(self._answer)
         head, at = answer[:300], answer.find(b"\r\n\r\n") + 4
         if b" 200 " not in head[:20] or not self.stream.ended:
             raise WrongAnswer(f"{head!r} ... {answer[-300:]!r}")

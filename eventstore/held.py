@@ -19,8 +19,9 @@ HOLE_SECONDS: Final = 0.02
 """How long a missing position is waited for at least: the bus reorders a little, and the log always knows."""
 HOLE_SECONDS_MAX: Final = 0.25
 """The same where what was read from the log is heard after all; longer would be late for subscribers."""
-CALMED: Final = 0.99
-"""By how much that shrinks again with each window that is published."""
+CALMED: Final = 0.999
+"""By how much that shrinks again with each window that is published, up to 100 a second: what a host that
+lags makes late for seconds must not be read from the log again and again meanwhile."""
 SILENCE_SECONDS: Final = 1.0
 
 

@@ -140,33 +140,39 @@ class NatsPublicBus:
         if not capture:
             await self._publish_past_the_stream(messages)
             return
-        pending = list(enumerate(messages))
-        problem: str | None = None
-        for _ in range(ATTEMPTS):
-            problem = await self._ensure_stream()
-            if problem is not None:
-                await self._publish_past_the_stream([message for _, message in pending])
-                raise CaptureUnavailable(pending[0][0], problem)
-            missing, problem = await self._attempt(pending)
-            if not missing:
+        pending: Sequence[tuple[int, Message]] = list(enumerate(messages))
+        problem = ""
+        for sent in range(ATTEMPTS + 1):
+            if (away := await self._ensure_stream()) is not None:
+                if not sent:
+                    await self._publish_past_the_stream(messages)
+                raise CaptureUnavailable(pending[0][0], away)
+            if sent:
+                pending = [(index, message) for index, message in pending if not self._has(message)]
+            if not pending:
                 return
-            # What follows the first missing one is sent again too: the stream must keep the order.
-            pending = [
-                (index, message)
-                for index, message in pending
-                if index >= missing[0] and self._settings.captures(message[0])
-            ]
+            if sent == ATTEMPTS:
+                break
+            pending, problem = await self._attempt(pending)
+            if not pending:
+                return
             self._ensured = False
-        raise CaptureUnavailable(pending[0][0], problem or "it did not answer in time")
+        raise CaptureUnavailable(pending[0][0], problem)
 
-    async def _attempt(self, messages: Sequence[tuple[int, Message]]) -> tuple[list[int], str | None]:
-        """Send once; the indices that the stream did not acknowledge, and why."""
+    async def _attempt(
+        self, messages: Sequence[tuple[int, Message]]
+    ) -> tuple[Sequence[tuple[int, Message]], str]:
+        """Send once; what of it the stream may lack, and why."""
+        captured = [(index, message) for index, message in messages if self._settings.captures(message[0])]
+        # The answer to the last one stands for all, where each names the one before it.
+        asked = captured[-1:] if self._settings.exact else captured
+        answering = {index for index, _ in asked}
         window = _Window(asyncio.get_running_loop().create_future())
         self._window = window
         self._round += 1
         try:
             for index, message in messages:
-                self._offer(window, index, message)
+                self._offer(window, index, message, answered=index in answering)
             await self._settled()
             if window.waiting:
                 await asyncio.wait([window.done], timeout=self._settings.ack_timeout)
@@ -175,31 +181,43 @@ class NatsPublicBus:
             raise
         finally:
             self._window = None
-        if window.waiting and not self._connection.connected:
+        if not window.waiting:
+            return (), ""
+        if not self._connection.connected:
             raise BusUnavailable("NATS went away before it acknowledged")
-        return sorted(window.waiting), window.reason
+        # What follows the first missing one is sent again too: the stream must keep the order.
+        first = 0 if self._settings.exact else min(window.waiting)
+        return [(index, message) for index, message in captured if index >= first], window.reason
 
     async def _publish_past_the_stream(self, messages: Sequence[Message]) -> None:
         for message in messages:
             self._pass_by(message)
         await self._settled()
 
-    def _offer(self, window: _Window, index: int, message: Message) -> None:
-        """Send one message, to be acknowledged where the stream captures it and lacks it."""
+    def _offer(self, window: _Window, index: int, message: Message, *, answered: bool) -> None:
+        """Send one message, for the stream to keep where it captures it and lacks it."""
         subject, payload, headers = message
         if not self._settings.captures(subject):
             self._send(subject, payload, headers, "")
             return
-        before = self._last if self._settings.exact else None
-        if before is not None and not _is_after(headers, before):
+        if self._has(message):
             self._pass_by(message)
             return
-        self._last = headers
-        if before is not None:
+        before, self._last = self._last, headers
+        if before is not None and self._settings.exact:
             # Where the one before it is missing the stream refuses this one: it never has a hole.
             headers = {**headers, "Nats-Expected-Last-Msg-Id": before[ID]}
-        window.waiting.add(index)
-        self._send(subject, payload, headers, f"{self._inbox}.ack.{self._round}.{index}")
+        reply = ""
+        if answered:
+            window.waiting.add(index)
+            reply = f"{self._inbox}.ack.{self._round}.{index}"
+        self._send(subject, payload, headers, reply)
+
+    def _has(self, message: Message) -> bool:
+        """Whether the stream keeps this message already, as far as that can be told."""
+        if self._last is None or not self._settings.exact:
+            return False
+        return not _is_after(message[2], self._last)
 
     def _pass_by(self, message: Message) -> None:
         """Send to listeners alone."""

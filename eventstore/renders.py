@@ -11,8 +11,8 @@ from eventstore.errors import StreamNotFound
 from eventstore.events import Batch, Record
 from eventstore.follow import Replay
 
-OPEN_MAX: Final = 256
-"""How many streams' folds are kept; another one is folded from its start again."""
+OPEN_MAX: Final = 1024
+"""How many streams' folds are kept, at some KiB each; another one is folded from its start again."""
 
 
 class _Open:

@@ -7,7 +7,7 @@ Only data travels, no code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -33,6 +33,7 @@ FRAME_BYTES_MAX: Final = 256 << 20
 """More than any unit; a longer frame is not ours, and ends the connection."""
 
 _U32: Final = 4
+_PLAIN: Final = (str, int, bytes, type(None))
 _SMALL: Final[dict[str, type[Take | Renew | Bury | Expired | SaveCursor | Ping]]] = {
     "take": Take,
     "renew": Renew,
@@ -245,4 +246,5 @@ def _decode_head(fields: list[Any]) -> Head:
 def _fields(value: Recorded | Head | NewStream | HeadChange) -> list[Any]:
     """A dataclass's fields, in the order in which its constructor takes them."""
     fields = [getattr(value, name) for name in value.__slots__]
-    return [dict(field) if isinstance(field, Mapping) else field for field in fields]
+    # What else there is are attributes, in whatever kind of mapping.
+    return [field if isinstance(field, _PLAIN) else dict(field) for field in fields]

@@ -26,7 +26,6 @@ from eventstore.sql import figures
 from eventstore.sql.requests import Answer, Outcome, Request, weight
 from eventstore.sql.room import Room
 from eventstore.sql.sqlite_commit import SqliteCommitter
-from eventstore.unit import check_unit
 
 _log = logging.getLogger(__name__)
 
@@ -91,9 +90,10 @@ class SqliteWriter:
         self._thread.start()
 
     async def submit(self, request: Request) -> Answer:
-        """What became of the request, once it is durable.  A cancelled caller's may be committed still."""
-        if isinstance(request, Unit):
-            check_unit(request)
+        """What became of the request, once it is durable.  A cancelled caller's may be committed still.
+
+        Whoever makes a unit has checked it (`eventstore.unit.check_unit`), in whichever process.
+        """
         size = weight(request)
         loop = asyncio.get_running_loop()
         room = self._rooms.get(loop)

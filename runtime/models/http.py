@@ -6,6 +6,7 @@ Connections are kept alive and shared by all calls of a process.  Nothing waits 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -61,6 +62,10 @@ class Answer:
         self._http = http
         self._response = response
         self._patience = http.upstream.timeouts.first_byte
+        self._loop = asyncio.get_running_loop()
+        self._due = math.inf
+        """When the read that waits has waited for long enough, in the loop's time."""
+        self._timer: asyncio.TimerHandle | None = None
         self.complete = False
         """Set by the reader once the stream has said all: what still comes is of no use."""
 
@@ -77,17 +82,37 @@ class Answer:
 
     async def read(self) -> bytes:
         """What has come since, or comes next; empty at the end.  Raises `ModelError`."""
+        self._due = self._loop.time() + self._patience
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._due, self._look)
         try:
-            async with asyncio.timeout(self._patience):
-                data = await self._response.content.readany()
+            data = await self._response.content.readany()
         except TimeoutError:
             raise self._http.error(
                 "upstream_timeout", f"said nothing for {self._patience:g} s", retryable=True
             ) from None
         except (aiohttp.ClientError, OSError):
             raise self._http.interrupted() from None
-        self._patience = self._http.upstream.timeouts.idle
+        self._due = math.inf
+        idle = self._http.upstream.timeouts.idle
+        if self._patience != idle:
+            self._patience = idle
+            self._stop_timer()  # It may look too late.
         return data
+
+    def _look(self) -> None:
+        """End a wait that is over.  One timer for all reads: one each cost more than reading."""
+        now = self._loop.time()
+        if now < self._due:
+            after = self._patience if self._due == math.inf else self._due - now
+            self._timer = self._loop.call_later(after, self._look)
+        else:
+            self._response.content.set_exception(TimeoutError())
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def all(self, limit: int = WHOLE_BYTES) -> bytes:
         """The whole body.  Raises `ModelError`, also past `limit` bytes."""
@@ -100,6 +125,7 @@ class Answer:
 
     async def leave(self) -> None:
         """Give the connection back where the answer is read to its end, and close it otherwise."""
+        self._stop_timer()
         try:
             if self.complete:
                 async with asyncio.timeout(DRAIN_SECONDS):

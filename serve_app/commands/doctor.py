@@ -27,7 +27,7 @@ from serve_app.commands.operator_api import admin_key_of
 from serve_app.launch import checks, haproxy, nats_server
 from serve_app.launch.data_dir import DataDir, read_runtime
 from serve_app.launch.errors import CannotStart
-from serve_app.launch.ports import port_problem
+from serve_app.launch.ports import hold
 from serve_app.settings import Settings
 
 _TIMEOUT_S: Final = 3.0
@@ -137,7 +137,7 @@ def _stopped(settings: Settings) -> Iterator[Finding]:
     yield _checked(
         "data directory", f"{settings.data_dir} can be written", lambda: DataDir(settings.data_dir).close()
     )
-    problem = port_problem(settings.host, settings.port) if settings.port else None
+    problem = hold(settings.host, settings.port) if settings.port else None
     text = "is free" if problem is None else f"cannot be listened on ({problem}): choose another with --port"
     yield Finding(problem is None, "port", f"{settings.port} on {settings.host} {text}")
 
