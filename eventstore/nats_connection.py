@@ -143,8 +143,7 @@ class NatsConnection:
         """Send a message made of the joined parts; False where it was dropped."""
         if self._client is not None:
             try:
-                named = dict(headers) if headers else None
-                if self._client.send(subject, b"".join(payload), reply, named):
+                if self._client.send(subject, b"".join(payload), reply, headers):
                     return True
             except NatsError as error:  # For example a message that is larger than the server takes.
                 self._refused(error)

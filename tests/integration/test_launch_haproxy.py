@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,8 @@ listen stats
 SERVING = """\
 defaults
     mode http
+    balance leastconn
+    option redispatch 1
     timeout connect 1s
     timeout client 5s
     timeout server 5s
@@ -56,7 +60,7 @@ frontend http_frontend
 backend default_backend
     http-request return status 404 content-type text/plain lf-string "Path \\'%[path]\\' not found."
 backend app
-    server replica 127.0.0.1:{replica}
+{servers}
 """
 """As Serve generates it, in short."""
 
@@ -92,7 +96,7 @@ def test_no_access_log_leaves_the_machine(tmp_path: Path) -> None:
 
 def test_no_replica_is_a_503_in_json_and_never_looks_like_something_that_is_not_there(tmp_path: Path) -> None:
     """By the real HAProxy: without an application, and with one whose replicas are gone."""
-    with running(tmp_path, replica=free_port()) as port:
+    with running(tmp_path, free_port()) as port:
         for target in ("/v1/models", "/app/v1/models"):
             answer = asked(f"http://127.0.0.1:{port}{target}")
             assert answer.code == 503
@@ -124,6 +128,81 @@ def test_the_replica_hears_of_a_client_that_leaves_before_its_answer(
                 assert heard.recv(1) == b"", "the end, unless the connection was reset"
 
 
+def test_on_few_processors_the_first_replica_is_given_the_work_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the others what is beyond it, and everything once the first is gone."""
+    monkeypatch.setattr(haproxy, "FIRST_MAX", 3)
+    monkeypatch.setattr(os, "cpu_count", lambda: haproxy.FEW_PROCESSORS)
+    with (
+        Replica() as first,
+        Replica() as second,
+        running(tmp_path, first.port, second.port) as port,
+        ExitStack() as clients,
+    ):
+        asked(f"http://127.0.0.1:{port}/not-there")
+
+        def ask() -> Replica:
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(b"GET /app/x HTTP/1.1\r\nHost: a\r\n\r\n")
+            return who_hears(first, second)
+
+        assert [ask() for _ in range(4)] == [first, first, first, second]
+        first.close()
+        assert ask() is second
+
+
+def test_on_many_processors_all_replicas_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: haproxy.FEW_PROCESSORS + 1)
+    servers = "    server a 127.0.0.1:1\n    server b 127.0.0.1:2"
+    _, left = start(tmp_path, SERVING.format(port=8088, servers=servers))
+    assert "use-server" not in left
+
+
+class Replica:
+    """Takes requests and never answers."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._asked: list[socket.socket] = []
+
+    def __enter__(self) -> Replica:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for each in (self._listening, *self._asked):
+            each.close()
+
+    def fileno(self) -> int:
+        """For `select`."""
+        return self._listening.fileno()
+
+    def take(self) -> bool:
+        """Accept a connection; whether it brings a request, and not only a look at whether we are here."""
+        connection, _ = self._listening.accept()
+        connection.settimeout(PATIENCE_S)
+        self._asked.append(connection)
+        try:
+            return connection.recv(4096).startswith(b"GET /app/x ")
+        except ConnectionResetError:
+            return False
+
+
+def who_hears(*replicas: Replica) -> Replica:
+    """The replica that the next request comes to."""
+    while True:
+        standing = [replica for replica in replicas if replica.fileno() >= 0]
+        ready, _, _ = select.select(standing, [], [], PATIENCE_S)
+        assert ready, "no replica was asked"
+        for replica in ready:
+            if replica.take():
+                return replica
+
+
 def until_holds(connection: socket.socket, text: bytes, received: bytes = b"") -> bytes:
     """What arrived, once `text` did."""
     while text not in received:
@@ -134,14 +213,15 @@ def until_holds(connection: socket.socket, text: bytes, received: bytes = b"") -
 
 
 @contextmanager
-def running(tmp_path: Path, replica: int) -> Iterator[int]:
-    """The real HAProxy before one replica, started by the wrapper; where it listens."""
+def running(tmp_path: Path, *replicas: int) -> Iterator[int]:
+    """The real HAProxy before replicas on these ports, started by the wrapper; where it listens."""
     binary = haproxy.find()
     assert binary is not None
     port = free_port()
     made = haproxy.environment(binary, tmp_path, "127.0.0.1", port, fallback_port=1, stall_s=30)
     path = tmp_path / "haproxy.cfg"
-    path.write_text(SERVING.format(port=port, replica=replica))
+    servers = [f"    server replica-{each} 127.0.0.1:{each} check inter 50ms" for each in replicas]
+    path.write_text(SERVING.format(port=port, servers="\n".join(servers)))
     with subprocess.Popen([made["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(path)]) as process:
         try:
             yield port
