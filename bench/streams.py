@@ -23,8 +23,8 @@ from bench.results import Results, add_option
 from bench.systems import System, rayspond, upstream
 from tests.fakes.script import words
 
-PER_HOST: Final = 950
-"""Streams of one host: it has at most 1,000 connections to an upstream."""
+PER_HOST: Final = 3_000
+"""Streams of one host: it has at most 4,096 slots."""
 SPARE: Final = 512
 """Slots, connections and files for what is no stream."""
 END: Final = b"\r\n0\r\n\r\n"
