@@ -17,11 +17,11 @@ HELD_BYTES: Final = 32 << 20
 """What may wait for a position that is missing before it; more is read from the log again."""
 HOLE_SECONDS: Final = 0.02
 """How long a missing position is waited for at least: the bus reorders a little, and the log always knows."""
-HOLE_SECONDS_MAX: Final = 0.25
-"""The same where what was read from the log is heard after all; longer would be late for subscribers."""
+HOLE_SECONDS_MAX: Final = 1.0
+"""The same where what was read from the log is heard after all: where one of two hosts lags, every other
+position is late, and to read them all takes from that host what it lacks."""
 CALMED: Final = 0.999
-"""By how much that shrinks again with each window that is published, up to 100 a second: what a host that
-lags makes late for seconds must not be read from the log again and again meanwhile."""
+"""By how much that shrinks again with each window that is published; there are up to 100 a second."""
 SILENCE_SECONDS: Final = 1.0
 
 
