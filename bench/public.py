@@ -39,7 +39,9 @@ DELTAS: Final = 20
 CLIENTS: Final = 32
 EVERYTHING: Final = "rayspond.>"
 ASKED: Final = 1_000_000
-"""Messages of one pull request: more than there will be."""
+"""Messages of one pull request for what is to come: more than there will be."""
+PIECE: Final = 10_000
+"""Messages of one for what is there: a server hangs up on who asked for more than 64 MiB and is slower."""
 READY: Final = "ready"
 WAIT_S: Final = 120.0
 SETTLED_S: Final = 3.0
@@ -60,6 +62,7 @@ class Heard:
     def until(self, count: int) -> None:
         """`whole` is set with the message of that number."""
         self._count = count
+        self.whole.clear()
 
     async def note(self, message: Msg) -> None:
         """One message; what JetStream says of a request has no position."""
@@ -89,7 +92,7 @@ async def _listen(url: str, tell: Connection) -> None:
 async def _pull(url: str, tell: Connection) -> None:
     """JetStream: note what comes from now on until told to end."""
     client, heard = await _connect(url), Heard()
-    await _ask(client, heard, DeliverPolicy.NEW, ASKED)
+    await _ask(client, await _consume(client, heard, DeliverPolicy.NEW), DeliverPolicy.NEW, ASKED)
     tell.send(READY)
     await asyncio.to_thread(tell.recv)
     tell.send(heard.seen)
@@ -100,24 +103,32 @@ async def _catch_up(url: str, tell: Connection) -> None:
     """JetStream: everything that was captured, from its beginning; how many events in how many seconds."""
     client, heard = await _connect(url), Heard()
     captured = (await client.jetstream().stream_info(STREAM)).state.messages
-    heard.until(captured)
     tell.send(READY)
     began = time.perf_counter()
-    await _ask(client, heard, DeliverPolicy.ALL, captured)
-    await asyncio.wait_for(heard.whole.wait(), WAIT_S)
+    inbox = await _consume(client, heard, DeliverPolicy.ALL)
+    for first in range(0, captured, PIECE):
+        count = min(PIECE, captured - first)
+        heard.until(first + count)
+        await _ask(client, inbox, DeliverPolicy.ALL, count)
+        await asyncio.wait_for(heard.whole.wait(), WAIT_S)
     tell.send((captured, time.perf_counter() - began))
     await client.close()
 
 
-async def _ask(client: Client, heard: Heard, where: DeliverPolicy, count: int) -> None:
+async def _consume(client: Client, heard: Heard, where: DeliverPolicy) -> str:
+    """A consumer of the stream; the inbox to which it delivers what is asked for."""
+    wanted = ConsumerConfig(name=where.value, deliver_policy=where, ack_policy=AckPolicy.NONE)
+    await client.jetstream().add_consumer(STREAM, wanted)
+    inbox: str = client.new_inbox()
+    await client.subscribe(inbox, cb=heard.note, pending_msgs_limit=-1, pending_bytes_limit=-1)
+    return inbox
+
+
+async def _ask(client: Client, inbox: str, where: DeliverPolicy, count: int) -> None:
     """One pull request for so many messages, which come as they are there.
 
     `fetch` of nats-py would wait until a batch is full.
     """
-    wanted = ConsumerConfig(name=where.value, deliver_policy=where, ack_policy=AckPolicy.NONE)
-    await client.jetstream().add_consumer(STREAM, wanted)
-    inbox = client.new_inbox()
-    await client.subscribe(inbox, cb=heard.note, pending_msgs_limit=-1, pending_bytes_limit=-1)
     asked = orjson.dumps({"batch": count, "expires": int(WAIT_S * 1e9)})
     await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{where.value}", asked, reply=inbox)
     await client.flush()

@@ -12,9 +12,10 @@ from typing import Final
 
 from eventstore.events import Batch
 
-HELD_MAX: Final = 4096
+HELD_MAX: Final = 16 * 1024
 HELD_BYTES: Final = 32 << 20
-"""What may wait for a position that is missing before it; more is read from the log again."""
+"""What may wait for a position that is missing before it, as much as a tap holds; more is read from the log
+again."""
 HOLE_SECONDS: Final = 0.02
 """How long a missing position is waited for at least: the bus reorders a little, and the log always knows."""
 HOLE_SECONDS_MAX: Final = 1.0
