@@ -100,12 +100,12 @@ def take_turns(rows: Sequence[Row], loads: Sequence[Load]) -> None:
     rows = list(rows)
     for load in loads:
         print(f"{load.name}:", flush=True)
-        asked = {row.system: row for row in rows if row.system.asks or not load.interval_ms}
+        asked = {row.system: row for row in rows}
         reached = in_turns([*asked], load)
         for system, figures in reached.items():
             asked[system].reached[load.name] = figures
             print(f"  {system.name}: {figures}", flush=True)
-        rows = [row for row in rows if row.system in reached or row.system not in asked]
+        rows = [row for row in rows if row.system in reached]
 
 
 def _standing(url: str, scratch: Path, only: str) -> Iterator[tuple[str, AbstractContextManager[System]]]:

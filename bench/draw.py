@@ -16,6 +16,8 @@ from xml.sax.saxutils import escape
 
 import orjson
 
+from bench.systems import SHARED
+
 WIDTH: Final = 640
 HEIGHT: Final = 300
 LEFT: Final = 70
@@ -120,7 +122,7 @@ def _short(value: float) -> str:
 
 def charts(rows: Sequence[Row]) -> dict[str, Chart]:
     """The pictures that these rows are enough for, by their files' names."""
-    streams = [row for row in rows if row["bench"] == "streams"]
+    streams = [row for row in rows if row["bench"] == "streams" and row["system"] == SHARED]
     hosts = [row for row in rows if row["bench"] == "hosts"]
     chain = [row for row in rows if row["bench"] == "chain"]
     items = [row for row in rows if row["bench"] == "items"]

@@ -1,12 +1,14 @@
 """The floor: a bare Ray Serve application with both ingress switches that streams and stores nothing.
 
-`python -m bench.echo --port 8099` serves `POST /v1/responses` with the frames that its model name asks for
-(`echo?deltas=100`), and `GET /v1/responses/any?bytes=500`, until it is ended by a signal.
+`python -m bench.echo --port 8099` serves `POST /v1/responses` with the frames that its model name asks for,
+`echo?deltas=100`, or with `&interval_ms=20` one every 20 ms; and `GET /v1/responses/any?bytes=500`.  A signal
+ends it.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import signal
@@ -20,9 +22,14 @@ from serve_app.launch.ports import free_port
 SWITCHES = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 
 
-def frames(model: str) -> list[bytes]:
+def script(model: str) -> tuple[int, float]:
+    """How many deltas that name asks for, and the seconds from one to the next."""
+    asked = parse_qs(urlsplit(model).query)
+    return int(asked.get("deltas", ["1"])[0]), float(asked.get("interval_ms", ["0"])[0]) / 1e3
+
+
+def frames(deltas: int) -> list[bytes]:
     """One frame a delta, of the size that a delta of Rayspond's has."""
-    deltas = int(parse_qs(urlsplit(model).query).get("deltas", ["1"])[0])
     return [
         b"event: response.output_text.delta\ndata: "
         + json.dumps(
@@ -73,7 +80,10 @@ def main() -> None:
         model = json.loads(await request.body())["model"]
 
         async def stream() -> AsyncIterator[bytes]:
-            for frame in frames(model):
+            deltas, pause = script(model)
+            for number, frame in enumerate(frames(deltas)):
+                if number and pause:
+                    await asyncio.sleep(pause)
                 yield frame
             yield b"data: [DONE]\n\n"
 
@@ -95,7 +105,7 @@ def main() -> None:
     ray.init(address="local", include_dashboard=False, log_to_driver=False, _temp_dir=str(scratch))
     serve.start(http_options=serve.HTTPOptions(host="127.0.0.1", port=port))
     deployment = serve.deployment(
-        num_replicas=2, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}
+        num_replicas=2, max_ongoing_requests=10_000, ray_actor_options={"num_cpus": 0}
     )(serve.ingress(api)(Echo))
     serve.run(deployment.bind())
     print("ready", flush=True)

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import orjson
 
+from bench.systems import ECHO, SHARED
+
 OUT: Final = Path(__file__).parent / "out" / "goals.jsonl"
 
 RUNS: Final[dict[str, Sequence[str]]] = {
@@ -45,7 +47,7 @@ class Rows:
         found = [
             row
             for row in self._rows
-            if row["bench"] == bench and all(row[name] == value for name, value in fields.items())
+            if row["bench"] == bench and all(row.get(name) == value for name, value in fields.items())
         ]
         if not found:
             raise LookupError(f"{bench}: {fields}")
@@ -55,13 +57,13 @@ class Rows:
         """A figure of the last of them."""
         return float(self.all(bench, **fields)[-1][figure])
 
-    def loaded(self, figure: str, load: str, system: str = "rayspond (shared)") -> float:
+    def loaded(self, figure: str, load: str, system: str = SHARED) -> float:
         """A figure of `make bench`."""
         return self.one(figure, "bench", load=load, system=system)
 
     def of_the_echo(self, figure: str, load: str) -> float:
         """The same, as a share of what the echo has."""
-        return self.loaded(figure, load) / self.loaded(figure, load, "bare Ray Serve echo")
+        return self.loaded(figure, load) / self.loaded(figure, load, ECHO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,6 @@ def _figure(value: float) -> str:
 
 
 LONE, MANY, FLAT_OUT = "1 client, 1 delta", "32 clients, 1 delta", "16 clients, 100 deltas"
-SHARED: Final = "rayspond (shared)"
 
 
 def _slowed(figure: str) -> Callable[[Rows], float]:
@@ -111,7 +112,7 @@ def _tail(figure: str) -> Callable[[Rows], float]:
 
 
 def _streams(figure: str, streams: int) -> Callable[[Rows], float]:
-    return lambda rows: rows.one(figure, "streams", streams=streams)
+    return lambda rows: rows.one(figure, "streams", system=SHARED, streams=streams)
 
 
 def _last_turn(rows: Rows) -> float:
@@ -172,7 +173,7 @@ GOALS: Final = (
     Goal(
         "idle memory beyond the bare stack, MiB",
         200,
-        lambda rows: rows.loaded("idle_mib", MANY) - rows.loaded("idle_mib", MANY, "bare Ray Serve echo"),
+        lambda rows: rows.loaded("idle_mib", MANY) - rows.loaded("idle_mib", MANY, ECHO),
     ),
     Goal("an open paced stream of 1,000, KiB", 100, _streams("kib_a_stream", 1_000)),
     Goal("growth from response 10,000 to 50,000, all but NATS, MiB", 20, _grown),

@@ -33,9 +33,9 @@ from tests.local_cluster import CONFIG, LocalFactory, LocalSupervisor
 class OneProcess:
     """Hosts and their supervisor in this process, over the log in `store`."""
 
-    def __init__(self, store: SqliteEventStore) -> None:
+    def __init__(self, store: SqliteEventStore, slots: int = 256) -> None:
         # Nobody else can take anything over, so no lease ends.
-        self.config = replace(CONFIG, hosts=1, slots=256, lease_ttl=86_400.0)
+        self.config = replace(CONFIG, hosts=1, slots=slots, lease_ttl=86_400.0)
         self.store = store
         self.bus = MemoryLiveBus()
         self._pool = ModelPool({})
@@ -61,11 +61,11 @@ class OneProcess:
 
 
 @asynccontextmanager
-async def _api(data_dir: Path, upstream_url: str) -> AsyncIterator[Api]:
+async def _api(data_dir: Path, upstream_url: str, slots: int) -> AsyncIterator[Api]:
     catalog = config.load(None, {config.URL_ENV: upstream_url})
     store = await SqliteEventStore.open(data_dir, may_own=True)
     try:
-        async with OneProcess(store) as process:
+        async with OneProcess(store, slots) as process:
             spare_what_stays()
             api = Api(process.client, catalog, secret=CONFIG.secret_key)
             yield api
@@ -74,8 +74,8 @@ async def _api(data_dir: Path, upstream_url: str) -> AsyncIterator[Api]:
         await store.aclose()
 
 
-async def _serve(port: int, data_dir: Path, upstream_url: str) -> None:
-    async with _api(data_dir, upstream_url) as api:
+async def _serve(port: int, data_dir: Path, upstream_url: str, slots: int) -> None:
+    async with _api(data_dir, upstream_url, slots) as api:
         await uvicorn.Server(uvicorn.Config(api, port=port, log_level="warning", lifespan="off")).serve()
 
 
@@ -85,10 +85,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--upstream-url", required=True)
+    parser.add_argument("--slots", type=int, default=256, help="responses at once (default: 256)")
     options = parser.parse_args()
     options.data_dir.mkdir(parents=True, exist_ok=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options.port, options.data_dir, options.upstream_url))
+        runner.run(_serve(options.port, options.data_dir, options.upstream_url, options.slots))
 
 
 if __name__ == "__main__":

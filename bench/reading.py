@@ -17,7 +17,7 @@ import httpx
 
 from bench.load import Figures, WrongAnswer, percentile
 from bench.results import Results, add_option
-from bench.systems import echo, rayspond, upstream
+from bench.systems import ECHO, echo, rayspond, upstream
 from tests.fakes.script import words
 
 CLIENTS: Final = (1, 16)
@@ -97,7 +97,7 @@ def main() -> None:
             ours = measure(f"{system.url}/{made.json()['id']}", "rayspond", options.seconds)
         with echo(scratch) as system:
             size = len(made.content)
-            floor = measure(f"{system.url}/resp?bytes={size}", "bare Ray Serve echo", options.seconds)
+            floor = measure(f"{system.url}/resp?bytes={size}", ECHO, options.seconds)
     print("| clients | echo: reads/s, p50 / p99 ms | rayspond: reads/s, p50 / p99 ms |")
     print("|---|---|---|")
     for clients, of_echo, of_ours in zip(CLIENTS, floor, ours, strict=True):

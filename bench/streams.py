@@ -1,18 +1,23 @@
 """Many paced streams at once, each read to its end and checked word by word.
 
-`python -m bench.streams [--rows 256x50,1000x5,5000x1] [--seconds 20]`: a row is so many streams at so many
-deltas a second; all of them are open together for `--seconds`.  `--rows 16x5,64x5,256x5` makes a curve.
-A gap is what lies between two reads that brought deltas: deltas that come together are one late read.
+`python -m bench.streams [--rows 256x50,1000x5,5000x1] [--seconds 20] [--only echo]`: a row is so many streams
+at so many deltas a second, of Rayspond, of the same core in one process and of the bare echo; all of them are
+open together for `--seconds`.  `--rows 16x5,64x5,256x5 --only shared` makes a curve.  A gap is what lies
+between two reads that brought deltas: deltas that come together are one late read.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import resource
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,8 +25,7 @@ from urllib.parse import urlsplit
 from bench.load import DELTA, Load, Stream, WrongAnswer, check, drive, percentile, request
 from bench.processes import cpu_seconds, pss_mib
 from bench.results import Results, add_option
-from bench.systems import System, rayspond, upstream
-from tests.fakes.script import words
+from bench.systems import ECHO, ONE_PROCESS, SHARED, System, echo, one_process, rayspond, upstream
 
 PER_HOST: Final = 950
 """Streams of one host.  It has up to 4,096 slots, but one event loop: two hosts for 5,000 streams used less
@@ -34,7 +38,7 @@ LATE_S: Final = 120.0
 """How long a row may take beyond its pace."""
 
 _HEAD: Final = (
-    "| streams | deltas/s each | open | gap p50 / p99, paces | first delta p50 / p99, ms | KiB a stream "
+    "| | streams | deltas/s each | open | gap p50 / p99, paces | first delta p50 / p99, ms | KiB a stream "
     "| CPU, us a delta |"
 )
 
@@ -141,7 +145,7 @@ async def measure(system: System, row: Row, seconds: float, per_s: float) -> See
     async with asyncio.timeout(deltas / row.per_s + LATE_S):
         await asyncio.gather(*(answer.over for answer in answers))
     cpu = {kind: now - used.get(kind, 0.0) for kind, now in cpu_seconds(system.process).items()}
-    said = "".join(words(deltas))
+    said = system.said(deltas)
     load = Load("paced", "", row.streams, deltas, seconds)
     for answer in answers:
         body = answer.body()
@@ -150,7 +154,7 @@ async def measure(system: System, row: Row, seconds: float, per_s: float) -> See
     return Seen([answer.stream for answer in answers], running, (busy - idle) * 1024 / max(1, running), cpu)
 
 
-def tell(row: Row, seen: Seen, results: Results) -> str:
+def tell(system: str, row: Row, seen: Seen, results: Results) -> str:
     """A row of Markdown; the same goes to the results."""
     gaps = [gap * row.per_s for stream in seen.streams for gap in stream.gaps]
     first = [(stream.first_delta - stream.started) * 1e3 for stream in seen.streams]
@@ -159,12 +163,12 @@ def tell(row: Row, seen: Seen, results: Results) -> str:
     deltas = sum(stream.deltas for stream in seen.streams)
     cpu = {kind: seconds / deltas * 1e6 for kind, seconds in seen.cpu.items()}
     results.add(
-        streams=row.streams, per_s=row.per_s, open=seen.open, gap_p50=gap50, gap_p99=gap99,
+        system=system, streams=row.streams, per_s=row.per_s, open=seen.open, gap_p50=gap50, gap_p99=gap99,
         first_p50_ms=first50, first_p99_ms=first99, kib_a_stream=seen.kib, cpu_us_a_delta=cpu,
     )  # fmt: skip
     spent = ", ".join(f"{kind} {us:,.0f}" for kind, us in sorted(cpu.items(), key=lambda each: -each[1]))
     return (
-        f"| {row.streams:,} | {row.per_s:g} | {seen.open:,} | {gap50:.2f} / {gap99:.2f}"
+        f"| {system} | {row.streams:,} | {row.per_s:g} | {seen.open:,} | {gap50:.2f} / {gap99:.2f}"
         f" | {first50:,.0f} / {first99:,.0f} | {seen.kib:,.0f} | {spent} |"
     )
 
@@ -174,6 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.streams", description=__doc__)
     parser.add_argument("--rows", default="256x50,1000x5,5000x1", help="streams x deltas/s each")
     parser.add_argument("--seconds", type=float, default=20.0, help="with all open (default: 20)")
+    parser.add_argument("--only", default="", help="only systems whose name holds this")
     parser.add_argument("--open-per-s", type=float, default=100.0, help="begun a second (default: 100)")
     add_option(parser)
     options = parser.parse_args()
@@ -181,21 +186,34 @@ def main() -> None:
     rows = [Row.parse(text) for text in options.rows.split(",")]
     room(max(row.streams for row in rows))
     print(_HEAD)
-    print("|---" * 7 + "|", flush=True)
-    for row in rows:
-        with tempfile.TemporaryDirectory(prefix="rsb-", ignore_cleanup_errors=True) as folder:
-            scratch = Path(folder)
-            hosts = max(2, -(-row.streams // PER_HOST))
-            settings = {
-                "RAYSPOND_HOSTS": str(hosts),
-                "RAYSPOND_SLOTS": str(max(256, row.streams // hosts + SPARE)),
-                "RAY_SERVE_HAPROXY_MAXCONN": str(max(4096, row.streams + SPARE)),
-            }
-            with upstream(scratch) as url, rayspond("shared", url, scratch, settings) as system:
+    print("|---" * 8 + "|", flush=True)
+    for row, name in product(rows, (SHARED, ONE_PROCESS, ECHO)):
+        if options.only in name:
+            with _standing(name, row) as system:
                 # What is loaded once is loaded by these.
                 asyncio.run(drive(system.url, Load("warm-up", system.scripted(8), 8, 8, 2.0), None))
                 seen = asyncio.run(measure(system, row, options.seconds, options.open_per_s))
-                print(tell(row, seen, results), flush=True)
+                print(tell(name, row, seen, results), flush=True)
+
+
+@contextlib.contextmanager
+def _standing(name: str, row: Row) -> Iterator[System]:
+    """That system with room for so many streams, until the block ends."""
+    # HAProxy is the echo's as well.
+    ingress = {"RAY_SERVE_HAPROXY_MAXCONN": str(max(4096, row.streams + SPARE))}
+    with tempfile.TemporaryDirectory(prefix="rsb-", ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder)
+        hosts = max(2, -(-row.streams // PER_HOST))
+        slots = max(256, row.streams // hosts + SPARE)
+        settings = {"RAYSPOND_HOSTS": str(hosts), "RAYSPOND_SLOTS": str(slots), **ingress}
+        with upstream(scratch) as url:
+            starting: dict[str, Callable[[], AbstractContextManager[System]]] = {
+                SHARED: lambda: rayspond("shared", url, scratch, settings),
+                ONE_PROCESS: lambda: one_process(url, scratch, slots=row.streams + SPARE),
+                ECHO: lambda: echo(scratch, ingress),
+            }
+            with starting[name]() as system:
+                yield system
 
 
 def room(streams: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 import psutil
 
@@ -16,6 +17,9 @@ from serve_app.launch.ports import free_port
 from tests.fakes.script import words
 
 BIN = Path(sys.executable).parent
+SHARED: Final = "rayspond (shared)"
+ONE_PROCESS: Final = "the same core in one process"
+ECHO: Final = "bare Ray Serve echo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,11 @@ class System:
 
     @property
     def asks(self) -> bool:
-        """Whether it asks the fake upstream; the echo's words and pace are its own."""
+        """Whether it asks the fake upstream."""
         return self.model != "echo"
 
     def said(self, deltas: int) -> str | None:
-        """The text of such an answer, where the upstream says it."""
+        """The text of such an answer, where the upstream says it; the echo's words are its own."""
         return "".join(words(deltas)) if self.asks else None
 
 
@@ -82,23 +86,24 @@ def rayspond(
 
 
 @contextlib.contextmanager
-def echo(scratch: Path) -> Iterator[System]:
-    """The bare Ray Serve application of `bench.echo`."""
+def echo(scratch: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[System]:
+    """The bare Ray Serve application of `bench.echo`; `settings` as for `rayspond`."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "bench.echo", "--port", str(port)]
-    with child(command, f"{base}/readyz", scratch / "echo.log") as process:
-        yield System("bare Ray Serve echo", f"{base}/v1/responses", process, "echo")
+    with child(command, f"{base}/readyz", scratch / "echo.log", settings) as process:
+        yield System(ECHO, f"{base}/v1/responses", process, "echo")
 
 
 @contextlib.contextmanager
 def one_process(
-    upstream_url: str, scratch: Path, settings: Mapping[str, str] = MappingProxyType({})
+    upstream_url: str, scratch: Path, settings: Mapping[str, str] = MappingProxyType({}), slots: int = 256
 ) -> Iterator[System]:
     """The core of `bench.one_process`, without Ray and NATS; `settings` as for `rayspond`."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "bench.one_process", "--port", str(port)]
     command += ["--data-dir", str(scratch / "data-one-process"), "--upstream-url", upstream_url]
+    command += ["--slots", str(slots)]
     with child(command, f"{base}/readyz", scratch / "one-process.log", settings) as process:
-        yield System("the same core in one process", f"{base}/v1/responses", process, "fake")
+        yield System(ONE_PROCESS, f"{base}/v1/responses", process, "fake")

@@ -11,20 +11,19 @@ import asyncio
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 from bench.load import Figures, Load, drive, percentile
 from bench.results import Results, add_option
-from bench.systems import System, one_process, rayspond, upstream
-from tests.fakes.script import words
+from bench.systems import ECHO, ONE_PROCESS, SHARED, System, echo, one_process, rayspond, upstream
 
 SOURCE: Final = Path(__file__).with_name("slow_fsync.c")
 DELTAS: Final = 20
 PACE_MS: Final = 20.0
 WARM_UP_S: Final = 2.0
-SYSTEMS: Final = ("rayspond (shared)", "SQLite in one process")
 
 Tails = tuple[float, float, float]
 """First delta p50 and p99, and added gap p99, ms."""
@@ -44,10 +43,9 @@ def slow_fsync(scratch: Path, ms: float) -> dict[str, str]:
 
 async def measure(system: System, clients: int, seconds: float) -> Figures:
     """Paced streams, after a moment of the same."""
-    said = "".join(words(DELTAS))
     for length in (min(WARM_UP_S, seconds), seconds):
         load = Load("tails", system.scripted(DELTAS, PACE_MS), clients, DELTAS, length)
-        figures = await drive(system.url, load, said)
+        figures = await drive(system.url, load, system.said(DELTAS))
     return figures
 
 
@@ -62,12 +60,12 @@ def _run(name: str, clients: int, seconds: float, fsync_ms: float) -> Tails:
         scratch = Path(folder)
         settings: Mapping[str, str] = slow_fsync(scratch, fsync_ms) if fsync_ms else {}
         with upstream(scratch) as url:
-            starting = (
-                rayspond("shared", url, scratch, settings)
-                if name == SYSTEMS[0]
-                else one_process(url, scratch, settings)
-            )
-            with starting as system:
+            starting: dict[str, Callable[[], AbstractContextManager[System]]] = {
+                SHARED: lambda: rayspond("shared", url, scratch, settings),
+                ONE_PROCESS: lambda: one_process(url, scratch, settings),
+                ECHO: lambda: echo(scratch),
+            }
+            with starting[name]() as system:
                 return tails(asyncio.run(measure(system, clients, seconds)))
 
 
@@ -82,9 +80,10 @@ def main() -> None:
     results = Results("tails", options.json)
     print("| | fsync | first delta p50 / p99, ms | added gap p99, ms |")
     print("|---" * 4 + "|", flush=True)
-    for name in SYSTEMS:
+    for name in (SHARED, ONE_PROCESS, ECHO):
         rows: list[Tails] = []
-        for fsync_ms in (0.0, options.fsync_ms):
+        # The echo stores nothing.
+        for fsync_ms in (0.0, options.fsync_ms) if name != ECHO else (0.0,):
             seen = _run(name, options.clients, options.seconds, fsync_ms)
             rows.append(seen)
             pause = f"{fsync_ms:g} ms added" if fsync_ms else "as it is"
@@ -93,8 +92,9 @@ def main() -> None:
                 system=name, fsync_ms=fsync_ms, clients=options.clients,
                 first_p50_ms=seen[0], first_p99_ms=seen[1], added_gap_p99_ms=seen[2],
             )  # fmt: skip
-        p50, p99, gap = (_ratio(slow, quick) for quick, slow in zip(*rows, strict=True))
-        print(f"| {name} | ratio | {p50} / {p99} | {gap} |", flush=True)
+        if len(rows) == 2:
+            p50, p99, gap = (_ratio(slow, quick) for quick, slow in zip(*rows, strict=True))
+            print(f"| {name} | ratio | {p50} / {p99} | {gap} |", flush=True)
 
 
 def _ratio(slow: float, quick: float) -> str:
