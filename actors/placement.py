@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +23,10 @@ one: a call costs about what committing a response costs."""
 ORDERS_MAX = 64
 """Orders in one call."""
 AT_HOME = 64
-"""So many responses the host that owns the log gets before others get a second one; then all get as many."""
+"""So many responses the host that is preferred gets before others get a second one; then all get as many."""
+FEW_PROCESSORS = 4
+"""On so few, processes that share the same work wake twice as often for it, and that costs more than sharing
+saves."""
 WAITING_MAX = 2048
 """Creates that wait here for one host; whoever comes then is told to come again."""
 
@@ -33,6 +37,8 @@ class _Line:
 
     info: HostInfo
     handle: HostHandle
+    home: bool
+    """Whether it is preferred while it has little to do (`_home`)."""
     sent: int = 0
     """Responses sent there that it has not answered for."""
     waiting: list[tuple[CreateOrder, asyncio.Future[Exception | None]]] = field(default_factory=list)
@@ -42,32 +48,49 @@ class _Line:
     def rank(self) -> tuple[bool, bool, float, bool]:
         """The lowest is chosen, by what is known here: an idle host, else the one with most room.
 
-        The host that owns the log counts as empty while it has little to do: its commits cross no socket and
-        wake nobody, which is a fifth of what a short response costs.  One event loop is enough for that only.
+        The one that is preferred counts as empty while it has little to do: one event loop is enough for that
+        only.
         """
-        running, at_home = self.info.running + self.sent, self.info.owns_log
-        weight = 0 if at_home and running < AT_HOME else running
-        return running >= self.info.slots, running > 0, weight / self.info.slots, not at_home
+        running = self.info.running + self.sent
+        weight = 0 if self.home and running < AT_HOME else running
+        return running >= self.info.slots, running > 0, weight / self.info.slots, not self.home
 
 
 class Placement:
-    """Sends orders to hosts: creates many in one call under load, at once when idle."""
+    """Sends orders to hosts: creates many in one call under load, at once when idle.
 
-    def __init__(self) -> None:
+    `processors` are those of this machine.
+    """
+
+    def __init__(self, processors: int | None = None) -> None:
+        self._few_processors = (processors or os.cpu_count() or 1) <= FEW_PROCESSORS
         self._lines: dict[str, _Line] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
     def update(self, hosts: Sequence[tuple[HostInfo, HostHandle]]) -> None:
         """Take in what the supervisor says of the hosts."""
         lines = {}
+        home = self._home([info for info, _ in hosts if info.isolation == "shared"])
         for info, handle in hosts:
             line = self._lines.get(info.name)
             if line is None:
-                line = _Line(info, handle)
+                line = _Line(info, handle, info.name == home)
             else:
-                line.info = info
+                line.info, line.home = info, info.name == home
             lines[info.name] = line
         self._lines = lines
+
+    def _home(self, hosts: Sequence[HostInfo]) -> str | None:
+        """Which host is preferred, if any.
+
+        The one that owns the log: its commits cross no socket and wake nobody, which is a fifth of what a
+        short response costs.  Where none does, any one on a machine of few processors that has them all, and
+        every replica the same one.
+        """
+        owner = next((info.name for info in hosts if info.owns_log), None)
+        if owner is None and self._few_processors and len({info.node for info in hosts}) == 1:
+            return min(info.name for info in hosts)
+        return owner
 
     def __len__(self) -> int:
         """How many hosts are known."""

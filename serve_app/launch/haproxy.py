@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from actors.placement import FEW_PROCESSORS
+
 HARD_STOP_S: Final = 3600
 """How long a replaced HAProxy may finish its open streams after a change of replicas."""
 
@@ -23,7 +25,6 @@ SOCKET_BYTES: Final = 256 * 1024
 """What a connection may hold on either side of HAProxy for who does not read, where the system would let it
 grow to megabytes: all of that was folded and framed for nobody."""
 
-FEW_PROCESSORS: Final = 4
 FIRST_MAX: Final = 64
 """On so few processors the first replica that stands gets every request until it answers so many: two that
 share the same work wake twice as often for it, and cost a sixth more of all that is there."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.placement import FEW_PROCESSORS
 from serve_app.launch import haproxy
 from serve_app.launch.ports import free_port
 from tests.patience import PATIENCE_S
@@ -133,7 +134,7 @@ def test_on_few_processors_the_first_replica_is_given_the_work_up_to_a_bound(
 ) -> None:
     """And the others what is beyond it, and everything once the first is gone."""
     monkeypatch.setattr(haproxy, "FIRST_MAX", 3)
-    monkeypatch.setattr(os, "cpu_count", lambda: haproxy.FEW_PROCESSORS)
+    monkeypatch.setattr(os, "cpu_count", lambda: FEW_PROCESSORS)
     with (
         Replica() as first,
         Replica() as second,
@@ -153,7 +154,7 @@ def test_on_few_processors_the_first_replica_is_given_the_work_up_to_a_bound(
 
 
 def test_on_many_processors_all_replicas_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: haproxy.FEW_PROCESSORS + 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: FEW_PROCESSORS + 1)
     servers = "    server a 127.0.0.1:1\n    server b 127.0.0.1:2"
     _, left = start(tmp_path, SERVING.format(port=8088, servers=servers))
     assert "use-server" not in left

@@ -10,10 +10,12 @@ import pytest
 
 from actors.hosts import HostDied
 from actors.orders import Answer, CancelOrder, CreateOrder, HostInfo, Order, Overloaded, Running
-from actors.placement import AT_HOME, CALLS_MAX, ORDERS_MAX, WAITING_MAX, Placement
+from actors.placement import AT_HOME, CALLS_MAX, FEW_PROCESSORS, ORDERS_MAX, WAITING_MAX, Placement
 from eventstore.meter import Figures
 from tests.patience import PATIENCE_S
 from tests.unit.actors.test_supervisor import create
+
+MANY = FEW_PROCESSORS + 1
 
 
 class SlowHost:
@@ -56,7 +58,7 @@ def info(name: str, running: int = 0) -> HostInfo:
 
 
 def placed(host: SlowHost) -> Placement:
-    placement = Placement()
+    placement = Placement(MANY)
     placement.update([(info("it"), host)])
     return placement
 
@@ -153,7 +155,7 @@ async def test_who_waits_hears_of_whatever_goes_wrong() -> None:
 
 
 async def test_the_host_with_most_room_is_chosen() -> None:
-    placement = Placement()
+    placement = Placement(MANY)
     placement.update([(info("full", 7), SlowHost()), (info("free", 1), SlowHost())])
     assert placement.least_loaded() == "free"
     assert placement.least_loaded("exclusive") is None
@@ -163,10 +165,10 @@ def wide(name: str, *, owns_log: bool = False) -> HostInfo:
     return replace(info(name), slots=256, owns_log=owns_log)
 
 
-async def test_an_idle_host_comes_first_then_the_one_that_owns_the_log_while_it_has_little_to_do() -> None:
-    placement = Placement()
-    hosts = {"owner": SlowHost(), "other": SlowHost()}
-    placement.update([(wide(name, owns_log=name == "owner"), host) for name, host in hosts.items()])
+async def sent_to(placement: Placement, *infos: HostInfo) -> list[str]:
+    """Where three times as many creates go as one host is preferred for."""
+    hosts = {info.name: SlowHost() for info in infos}
+    placement.update([(info, hosts[info.name]) for info in infos])
     sent = []
     for _ in range(3 * AT_HOME):
         name = placement.least_loaded()
@@ -175,13 +177,31 @@ async def test_an_idle_host_comes_first_then_the_one_that_owns_the_log_while_it_
         hosts[name].runs += 1
         hosts[name].answer.set()
         await placement.send(name, CreateOrder(create()))
+    return sent
+
+
+async def test_an_idle_host_comes_first_then_the_one_that_owns_the_log_while_it_has_little_to_do() -> None:
+    sent = await sent_to(Placement(MANY), wide("owner", owns_log=True), wide("other"))
     assert sent[: AT_HOME + 1] == ["owner", "other", *["owner"] * (AT_HOME - 1)]
     assert {*sent[AT_HOME + 1 : 2 * AT_HOME]} == {"other"}
     assert abs(sent.count("owner") - sent.count("other")) <= 1, "both have as many from then on"
 
 
+async def test_on_few_processors_one_host_is_preferred_though_none_owns_the_log() -> None:
+    sent = await sent_to(Placement(FEW_PROCESSORS), wide("two"), wide("one"))
+    assert sent[: AT_HOME + 1] == ["one", "two", *["one"] * (AT_HOME - 1)]
+    assert abs(sent.count("one") - sent.count("two")) <= 1, "both have as many from then on"
+
+
+async def test_hosts_of_several_machines_or_of_many_processors_share_equally() -> None:
+    elsewhere = replace(wide("two"), node="another")
+    for placement, other in ((Placement(FEW_PROCESSORS), elsewhere), (Placement(MANY), wide("two"))):
+        sent = await sent_to(placement, wide("one"), other)
+        assert abs(sent[:AT_HOME].count("one") - sent[:AT_HOME].count("two")) <= 1
+
+
 async def test_creates_on_their_way_count_and_those_that_ended_do_not() -> None:
-    placement = Placement()
+    placement = Placement(MANY)
     hosts = {"one": SlowHost(), "two": SlowHost()}
     placement.update([(wide(name), host) for name, host in hosts.items()])
     sending = [asyncio.create_task(placement.send("one", CreateOrder(create()))) for _ in range(2)]
@@ -196,7 +216,7 @@ async def test_creates_on_their_way_count_and_those_that_ended_do_not() -> None:
 
 
 async def test_a_full_host_is_the_last_to_be_chosen() -> None:
-    placement = Placement()
+    placement = Placement(MANY)
     full = replace(info("owner", 8), owns_log=True)
     placement.update([(full, SlowHost()), (info("other", 7), SlowHost())])
     assert placement.least_loaded() == "other"
