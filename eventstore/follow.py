@@ -56,7 +56,8 @@ async def follow(
     `live` must have been subscribed to before this is called: what is committed between the reading of the
     log and a later subscription would be heard by nobody.  `fresh` says that nothing was committed before
     that moment, and saves the first look at the log.  `newest` tells the version of the stream's last event
-    for less than a look costs: silence is looked into only where that is not the version seen last.
+    for less than a look costs: silence is looked into only where that is not the version seen last, and on a
+    bus that brought the last frames only where it stays silent for as long again.
 
     Yields None after each silence in which the log got nothing new or could not be reached: about once in
     `silence` seconds where nothing happens, so that the caller can keep its connection alive and notice that
@@ -66,7 +67,7 @@ async def follow(
     Raises `StoreUnavailable` once the log was away for `patience` seconds, `LogCorrupted` if it has a gap.
     Close it (`contextlib.aclosing`) where it may be left early.
     """
-    seen, look, silent, lost = after, not fresh, False, False
+    seen, look, silent, lost, patient = after, not fresh, False, False, True
     version: int | None = None
     while True:
         if look:
@@ -88,14 +89,19 @@ async def follow(
         if heard is None:
             # Silence proves nothing.  What is committed by now is in the log when it is looked at.
             stands = await _told(newest)
-            look = lost = stands is None or stands != version
-            version = stands
-            if not look:
+            look = lost = stands is None or (stands != version and not patient)
+            # The bus may only be late: a look costs many times what hearing does, and makes it later still.
+            patient = patient and stands == version
+            if look:
+                version = stands
+            else:
                 yield None
             continue
         # What is missing before or in this batch is in the log: look there.
         look = lost = heard.first > seen + 1 or _lacks_bytes(heard, seen)
-        if not look and (piece := _above(heard, seen)) is not None:
+        piece = None if look else _above(heard, seen)
+        patient = piece is not None
+        if piece is not None:
             yield piece
             if piece.last:
                 return

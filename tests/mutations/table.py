@@ -298,8 +298,15 @@ _TABLE: Final = (
     Mutation(
         "a follower that hears nothing looks where the log stands",
         FOLLOW,
-        "stands is None or stands != version",
+        "stands is None or (stands != version and not patient)",
         "stands is None",
+        _FOLLOW,
+    ),
+    Mutation(
+        "a follower waits for a bus that is late",
+        FOLLOW,
+        "stands != version and not patient",
+        "stands != version",
         _FOLLOW,
     ),
     Mutation(

@@ -120,11 +120,39 @@ def test_silence_is_not_looked_into_while_the_log_stands_where_the_follower_is()
             assert [await anext(followed) for _ in range(3)] == [None, None, None]
             assert replay.reads == 0
             log.commit(1)  # The bus loses it.
-            assert await anext(followed) == log.batches[1]
+            assert [await anext(followed), await anext(followed)] == [None, log.batches[1]]
             assert [await anext(followed) for _ in range(3)] == [None, None, None]
             assert replay.reads == 1
             log.commit(0, last=True)  # And the last one, too, which shows nothing.
             assert (await anext(followed) or batches([1])[0]).last
+
+    virtual_time.run(main())
+
+
+def test_a_bus_that_is_late_is_waited_for_and_one_that_lost_something_is_not() -> None:
+    """Each look at the log takes from a full machine what the bus lacks."""
+
+    async def main() -> None:
+        log, now = ShownLog(), asyncio.get_running_loop().time
+        replay, live = LogReplay(log), BufferedSubscription()
+        async with aclosing(follow(replay, live, fresh=True, silence=1.0, newest=log.newest)) as followed:
+            live.offer(log.commit(1))
+            await anext(followed)
+            for _ in range(3):
+                late = log.commit(1)
+                assert await anext(followed) is None
+                live.offer(late)
+                assert await anext(followed) == late
+            assert replay.reads == 0
+            assert now() == pytest.approx(3.0)
+            for seconds in (2.0, 1.0, 1.0):
+                assert await anext(followed) is None
+                lost, began = log.commit(1), now()
+                while (heard := await anext(followed)) is None:
+                    pass
+                assert heard == lost
+                assert now() - began == pytest.approx(seconds)
+            assert replay.reads == 3
 
     virtual_time.run(main())
 
