@@ -56,8 +56,8 @@ async def follow(
     `live` must have been subscribed to before this is called: what is committed between the reading of the
     log and a later subscription would be heard by nobody.  `fresh` says that nothing was committed before
     that moment, and saves the first look at the log.  `newest` tells the version of the stream's last event
-    for less than a look costs: silence is looked into only where that is not the version seen last, and on a
-    bus that brought the last frames only where it stays silent for as long again.
+    for less than a look costs: silence is looked into only where that is not the version seen last.  Where
+    the bus brought the last frames and knows of no loss it may be late: then only a second silence is.
 
     Yields None after each silence in which the log got nothing new or could not be reached: about once in
     `silence` seconds where nothing happens, so that the caller can keep its connection alive and notice that
@@ -89,7 +89,7 @@ async def follow(
         if heard is None:
             # Silence proves nothing.  What is committed by now is in the log when it is looked at.
             stands = await _told(newest)
-            look = lost = stands is None or (stands != version and not patient)
+            look = lost = stands is None or (stands != version and (live.lost or not patient))
             # The bus may only be late: a look costs many times what hearing does, and makes it later still.
             patient = patient and stands == version
             if look:

@@ -18,7 +18,7 @@ HELD_BYTES: Final = 32 << 20
 again."""
 HOLE_SECONDS: Final = 0.02
 """How long a missing position is waited for at least: the bus reorders a little, and the log always knows."""
-HOLE_SECONDS_MAX: Final = 1.0
+HOLE_SECONDS_MAX: Final = 5.0
 """The same where what was read from the log is heard after all: where one of two hosts lags, every other
 position is late, and to read them all takes from that host what it lacks."""
 CALMED: Final = 0.999

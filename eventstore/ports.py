@@ -179,6 +179,11 @@ class Subscription(Protocol):
         """
         ...
 
+    @property
+    def lost(self) -> bool:
+        """Whether `next` last said None because something was dropped."""
+        ...
+
 
 class LiveBus(Protocol):
     """A hint that something was committed.  It may lose, repeat and reorder; followers heal from the log."""

@@ -177,7 +177,11 @@ class Relay:
         await self._save_if_due()
 
     async def _proceed(self, live: Subscription) -> None:
-        if self._position + 1 in self._held and not self._doubted:
+        if self._behind:
+            # What was heard meanwhile need not be shown anew, which takes longest: else it stays behind.
+            while (heard := await live.next(0)) is not None:
+                self._hold(heard)
+        if self._position + 1 in self._held and not (self._doubted or self._behind):
             await self._gather(live)
             await self._publish_held()
         elif self._behind or self._doubted:

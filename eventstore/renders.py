@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Final
+from typing import Final, Protocol
 
 from eventstore.errors import StreamNotFound
 from eventstore.events import Batch, Record
 from eventstore.follow import Replay
 
-OPEN_MAX: Final = 1024
-"""How many streams' folds are kept, at some KiB each; another one is folded from its start again."""
+OPEN_MAX: Final = 8 * 1024
+"""How many streams' folds are kept until they end, at some KiB each; another one is folded from its start
+again, for each of its records where more streams than these take turns."""
+
+
+class Rendering(Replay, Protocol):
+    """A replay that need not read what its caller has read."""
+
+    def following(self, record: Record) -> Batch | None:
+        """What a record shows that follows at once on what was read so far; None where it does not."""
+        ...
 
 
 class _Open:
@@ -20,7 +29,7 @@ class _Open:
 
     __slots__ = ("position", "replay", "seen")
 
-    def __init__(self, replay: Replay | None) -> None:
+    def __init__(self, replay: Rendering | None) -> None:
         self.replay = replay
         self.seen = -1
         self.position = 0
@@ -30,7 +39,7 @@ class Renders:
     """Renders records by replays that are kept open, the latest used ones."""
 
     def __init__(
-        self, open_replay: Callable[[str], Awaitable[Replay | None]], open_max: int = OPEN_MAX
+        self, open_replay: Callable[[str], Awaitable[Rendering | None]], open_max: int = OPEN_MAX
     ) -> None:
         """`open_replay(stream)` gives a replay from the start, or None for streams that show nothing."""
         self._open_replay = open_replay
@@ -48,7 +57,14 @@ class Renders:
         if opened.replay is None:
             return None
         try:
-            return await self._find(opened.replay, opened, record.position)
+            batch = opened.replay.following(record)
+            if batch is None:
+                batch = await self._find(opened.replay, opened, record.position)
+            else:
+                opened.seen, opened.position = batch.end, batch.position
+            if batch is not None and batch.last:
+                self._open.pop(record.stream, None)
+            return batch
         except StreamNotFound:
             return None  # It was erased meanwhile.
         except BaseException:

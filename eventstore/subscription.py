@@ -30,6 +30,8 @@ class BufferedSubscription:
         self._held: deque[tuple[Batch, int]] = deque()
         self._bytes = 0
         self._dropped = False
+        self.lost = False
+        """See `Subscription`."""
         self._waiter: asyncio.Future[None] | None = None
 
     def offer(self, batch: Batch) -> None:
@@ -55,7 +57,7 @@ class BufferedSubscription:
         if not self._held and not self._dropped:
             await self._wait(timeout)
         if self._dropped or not self._held:
-            self._dropped = False
+            self.lost, self._dropped = self._dropped, False
             return None
         batch, size = self._held.popleft()
         self._bytes -= size

@@ -59,12 +59,19 @@ class StreamReplay:
     """`Replay` of a stream whose frames are its events."""
 
     def __init__(self, store: LogReader, stream: str) -> None:
-        self.store, self.stream = store, stream
+        self.store, self.stream, self.version = store, stream, NO_STREAM
+
+    def following(self, record: Record) -> Batch | None:
+        if record.payload is None or record.first_version != self.version + 1:
+            return None
+        self.version = record.last_version
+        return batch_of(record)
 
     async def read(self, after: int) -> AsyncGenerator[Batch, None]:
         async for record in self.store.read(self.stream, after):
             if record.payload is None:
                 raise StreamNotFound(self.stream)
+            self.version = record.last_version
             yield batch_of(record)
 
 

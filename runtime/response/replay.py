@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from eventstore.errors import StreamNotFound
-from eventstore.events import NO_STREAM, Batch
+from eventstore.events import NO_STREAM, Batch, Record
 from eventstore.pages import payload_size
 from eventstore.ports import LogReader
 from runtime.response import recorder
@@ -46,6 +46,22 @@ class ResponseReplay:
     def _forget(self) -> None:
         self._state, self._last, self._bytes = INITIAL, None, 0
 
+    def following(self, record: Record) -> Batch | None:
+        """What a record shows that follows at once on what is folded; None where it does not.
+
+        Raises `UnknownEvent`.
+        """
+        version = NO_STREAM if self._last is None else self._last.version
+        if record.payload is None or record.first_version != version + 1:
+            return None
+        return self._fold(record, record.payload)
+
+    def _fold(self, record: Record, payload: Sequence[bytes]) -> Batch:
+        batch, self._state = recorder.batch(self._state, decode(record), record)
+        self._last = batch
+        self._bytes += payload_size(payload)
+        return batch
+
     async def read(self, after: int) -> AsyncGenerator[Batch, None]:
         """Everything committed so far with frame numbers above `after`, as SSE frames.
 
@@ -60,9 +76,7 @@ class ResponseReplay:
             async for record in self._reader.read(self._stream, after=version):
                 if record.payload is None:
                     raise StreamNotFound(self._stream)
-                batch, self._state = recorder.batch(self._state, decode(record), record)
-                self._last = batch
-                self._bytes += payload_size(record.payload)
+                batch = self._fold(record, record.payload)
                 if batch.end > after or batch.last:
                     told_end = batch.last
                     yield batch

@@ -298,14 +298,14 @@ _TABLE: Final = (
     Mutation(
         "a follower that hears nothing looks where the log stands",
         FOLLOW,
-        "stands is None or (stands != version and not patient)",
+        "stands is None or (stands != version and (live.lost or not patient))",
         "stands is None",
         _FOLLOW,
     ),
     Mutation(
         "a follower waits for a bus that is late",
         FOLLOW,
-        "stands != version and not patient",
+        "stands != version and (live.lost or not patient)",
         "stands != version",
         _FOLLOW,
     ),

@@ -24,6 +24,7 @@ class Heard:
 
     def __init__(self, log: ShownLog, script: Sequence[Batch | None]) -> None:
         self.log, self.script = log, list(script)
+        self.lost = False
 
     async def next(self, timeout: float) -> Batch | None:
         if self.script:
@@ -153,6 +154,13 @@ def test_a_bus_that_is_late_is_waited_for_and_one_that_lost_something_is_not() -
                 assert heard == lost
                 assert now() - began == pytest.approx(seconds)
             assert replay.reads == 3
+            live.offer(log.commit(1))
+            await anext(followed)
+            log.commit(1)
+            live.drop()
+            began = now()
+            assert await anext(followed) == log.batches[-1], "it is known to be lost"
+            assert now() == began
 
     virtual_time.run(main())
 

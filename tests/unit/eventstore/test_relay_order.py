@@ -193,6 +193,36 @@ def test_a_hole_is_filled_from_the_log_within_50_ms_and_what_lies_behind_it_is_h
     play(main())
 
 
+def test_while_it_is_behind_it_shows_nothing_anew_that_it_hears() -> None:
+    async def main() -> None:
+        scene = Scene()
+        committed = [await scene.log.commit("a") for _ in range(600)]
+        for batch in committed[-50:]:
+            scene.bus.held.offer(batch)
+        task = asyncio.create_task(scene.relay().run())
+        await asyncio.sleep(3.0)
+        assert scene.public.heard == scene.log.expected()
+        assert scene.rendered == 550
+        await stop(task)
+
+    play(main())
+
+
+def test_what_it_heard_while_it_was_behind_may_be_erased_until_it_comes_there() -> None:
+    async def main() -> None:
+        scene = Scene()
+        committed = [await scene.log.commit("a" if number < 590 else "b") for number in range(600)]
+        for batch in committed[-10:]:
+            scene.bus.held.offer(batch)
+        await scene.log.erase("b")
+        task = asyncio.create_task(scene.relay().run())
+        await asyncio.sleep(3.0)
+        assert scene.public.heard == [f"a-{number}" for number in range(590)]
+        await stop(task)
+
+    play(main())
+
+
 def test_a_killed_relay_goes_on_from_its_cursor() -> None:
     """It repeats at most what followed the last save; ids show the repeats."""
 

@@ -66,6 +66,24 @@ async def test_a_replay_gives_the_very_batches_that_were_live(name: str) -> None
     assert batches[-1].end == recording.state.next_number - 1
 
 
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if "erased" not in name])
+async def test_what_was_read_already_need_not_be_read_again(name: str) -> None:
+    """Records that come one by one show what reading them shows; one too many or too few is refused."""
+    recording = Recording()
+    await recording.obey(*SCENARIOS[name])
+    records = [record async for record in recording.store.read(RESPONSE_ID)]
+    replay = ResponseReplay(recording.store, RESPONSE_ID)
+    for before, record, live in zip([None, *records], records, recording.live, strict=False):
+        assert [replay.following(other) for other in records if other is not record] == [None] * (
+            len(records) - 1
+        )
+        assert replay.following(record) == live
+        assert before is None or replay.following(before) is None
+    assert replay.state == recording.state
+    [told] = await read(replay, after=recording.state.next_number + 5)
+    assert told.last
+
+
 async def test_reading_again_goes_on_where_it_left_off() -> None:
     """Healing costs what is new: records that were folded are not read again."""
     recording = Recording()
