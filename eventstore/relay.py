@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from eventstore.damaged import Damaged
 from eventstore.errors import EventStoreError, StoreUnavailable
 from eventstore.events import Batch, Record
-from eventstore.held import Held
+from eventstore.held import HELD_MAX, Held
 from eventstore.nats_subjects import UnsafeToken
 from eventstore.pages import FIRST, next_page, payload_size
 from eventstore.ports import BusUnavailable, CaptureUnavailable, EventStore, PublicBus, Subscription
@@ -179,7 +179,9 @@ class Relay:
     async def _proceed(self, live: Subscription) -> None:
         if self._behind:
             # What was heard meanwhile need not be shown anew, which takes longest: else it stays behind.
-            while (heard := await live.next(0)) is not None:
+            for _ in range(HELD_MAX):
+                if (heard := await live.next(0)) is None:
+                    break
                 self._hold(heard)
         if self._position + 1 in self._held and not (self._doubted or self._behind):
             await self._gather(live)

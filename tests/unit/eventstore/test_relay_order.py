@@ -13,6 +13,7 @@ import pytest
 
 from actors.background import end
 from eventstore.events import Batch, Record
+from eventstore.held import HELD_MAX
 from eventstore.nats_subjects import safe_token
 from eventstore.ports import BusUnavailable, CaptureUnavailable, Subscription
 from eventstore.relay import Message, Relay
@@ -203,6 +204,31 @@ def test_while_it_is_behind_it_shows_nothing_anew_that_it_hears() -> None:
         await asyncio.sleep(3.0)
         assert scene.public.heard == scene.log.expected()
         assert scene.rendered == 550
+        await stop(task)
+
+    play(main())
+
+
+def test_a_bus_that_never_stops_speaking_does_not_keep_it_from_the_log() -> None:
+    class Endless(BufferedSubscription):
+        """Says the same again and again, for longer than anybody should listen."""
+
+        def __init__(self, word: Batch) -> None:
+            super().__init__()
+            self.word, self.said = word, 0
+
+        async def next(self, timeout: float) -> Batch | None:
+            self.said += 1
+            assert self.said < 3 * HELD_MAX
+            return self.word
+
+    async def main() -> None:
+        scene = Scene()
+        scene.bus.held = Endless(await scene.log.commit("a"))
+        await scene.log.commit("a")
+        task = asyncio.create_task(scene.relay().run())
+        await asyncio.sleep(3.0)
+        assert scene.public.heard == scene.log.expected()
         await stop(task)
 
     play(main())
