@@ -83,6 +83,7 @@ async def _listen(url: str, tell: Connection) -> None:
     client, heard = await _connect(url), Heard()
     await client.subscribe(EVERYTHING, cb=heard.note, pending_msgs_limit=-1, pending_bytes_limit=-1)
     await client.flush()
+    await client.flush()  # The first ping of nats-py may overtake the subscription.
     tell.send(READY)
     await asyncio.to_thread(tell.recv)
     tell.send(heard.seen)

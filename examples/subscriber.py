@@ -17,6 +17,8 @@ async def main(url: str) -> None:
     client = await nats.connect(url, inbox_prefix=b"_INBOX_subscriber")
     messages = await client.subscribe("rayspond.>")
     await client.flush()
+    # nats-py's first ping may overtake the subscription; what answers a second one has heard of it.
+    await client.flush()
     print("listening", flush=True)
     last: dict[str, int] = {}
     async for message in messages.messages:

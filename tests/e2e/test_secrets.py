@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.upstream import KEY, TOKEN, Upstream
 from tests.e2e.wire import created, id_of, replayed
 from tests.launching import Instance
+from tests.nats_barrier import arrived
 from tests.patience import PATIENCE_S
 
 SAID = f"The+key+{KEY}+and+the+token+{TOKEN}+are+bad."
@@ -39,7 +40,7 @@ async def test_what_an_upstream_tells_of_its_key_is_nowhere(
     listener = await nats.connect(instance.runtime["nats_runtime_url"])
     try:
         everything = await listener.subscribe(">")
-        await listener.flush()
+        await arrived(listener)
         payloads = await created(http, {"model": "leaky", "input": "x"})
         response_id = id_of(payloads[0])
         heard += payloads

@@ -18,6 +18,7 @@ from eventstore.nats_config import STREAM, SUBSCRIBER_INBOX
 from tests.e2e.upstream import own
 from tests.e2e.wire import created, id_of, opened, replayed
 from tests.launching import Instance
+from tests.nats_barrier import arrived
 from tests.patience import PATIENCE_S
 
 
@@ -48,7 +49,7 @@ async def heard(
 ) -> tuple[list[bytes], list[Msg]]:
     """Create a response and listen meanwhile: its SSE payloads, and its messages up to the last one."""
     listening = await subscriber.client.subscribe(subject)
-    await subscriber.client.flush()
+    await arrived(subscriber.client)
     payloads = (await created(http, {"input": "x", **body}))[:-1]
     messages: list[Msg] = []
     while not messages or messages[-1].data != payloads[-1]:
@@ -90,7 +91,7 @@ async def test_a_cancelled_response_ends_in_cancelled(
     subscriber: Subscriber, http: httpx.AsyncClient
 ) -> None:
     ends = await subscriber.client.subscribe("rayspond.*.events.*.response.cancelled")
-    await subscriber.client.flush()
+    await arrived(subscriber.client)
     body = {"model": own("deltas=3000&interval_ms=20"), "input": "x", "stream": True}
     async with opened(http, "POST", "/v1/responses", json=body) as payloads:
         response_id = id_of(await anext(payloads))
@@ -153,7 +154,7 @@ async def test_a_subscriber_publishes_nothing(subscriber: Subscriber, http: http
     response_id = id_of(payloads[0])
     for subject in (f"rayspond.default.events.{response_id}.response.completed", f"_rs.live.{response_id}"):
         await subscriber.client.publish(subject, b"{}")
-        await subscriber.client.flush()
+        await arrived(subscriber.client)
         assert (
             "permissions violation" in (await asyncio.wait_for(subscriber.refused.get(), PATIENCE_S)).lower()
         )

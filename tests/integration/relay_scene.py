@@ -18,6 +18,7 @@ from eventstore.nats_public import JetStreamSettings, NatsPublicBus
 from eventstore.relay import Relay
 from eventstore.renders import Renders
 from tests.integration.nats_server import NatsServer
+from tests.nats_barrier import arrived
 from tests.patience import PATIENCE_S
 from tests.relayed import Shown
 
@@ -88,7 +89,7 @@ class Scene:
             self.news.set()
 
         await client.subscribe("rayspond.>", cb=hear)
-        await client.flush()
+        await arrived(client)
         yield client
         await client.close()
 

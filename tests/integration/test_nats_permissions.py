@@ -19,6 +19,7 @@ from eventstore.nats_connection import NatsConnection
 from eventstore.nats_public import NatsPublicBus
 from eventstore.nats_subjects import UnsafeToken
 from tests.integration.nats_server import NatsServer
+from tests.nats_barrier import arrived
 from tests.patience import PATIENCE_S
 
 SUBJECT = "rayspond.p.events.resp_1.response.created"
@@ -91,7 +92,7 @@ async def test_a_subscriber_hears_nothing_private(
     assert "permissions violation for subscription" in await refusals.next()
     runtime.publish(Batch("resp_1", 0, 1, (b"secret",), 0, 1))
     assert await runtime.connection.flush(5)
-    await subscriber.flush()
+    await arrived(subscriber)
     assert not heard
 
 
@@ -131,7 +132,7 @@ async def test_a_subscriber_consumes_the_stream(runtime: NatsLiveBus, subscriber
         await durable.fetch(1, timeout=0.2)
     assert (await stream.consumer_info(STREAM, "mine")).num_ack_pending == 0
     core = await subscriber.subscribe("rayspond.p.events.resp_1.>")
-    await subscriber.flush()
+    await arrived(subscriber)
     assert runtime.connection.publish(SUBJECT, b"again")
     assert (await core.next_msg(timeout=PATIENCE_S)).data == b"again"
 
@@ -146,7 +147,7 @@ async def test_a_consumer_that_delivers_into_the_private_tier_tells_followers_no
         await subscriber.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.mine", b'{"batch":10,"no_wait":true}', "_rs.live.resp_1"
         )
-        await subscriber.flush()
+        await arrived(subscriber)
         assert await heard.next(0.3) is None
         runtime.publish(Batch("resp_1", 0, 1, (b"true",), 0, 1))
         while (got := await heard.next(5)) is None:
