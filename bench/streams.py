@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import resource
 import tempfile
 import time
@@ -185,6 +186,7 @@ def main() -> None:
     results = Results("streams", options.json)
     rows = [Row.parse(text) for text in options.rows.split(",")]
     room(max(row.streams for row in rows))
+    gc.disable()  # It would halt all clients at once, for a tenth of a second and more.
     print(_HEAD)
     print("|---" * 8 + "|", flush=True)
     for row, name in product(rows, (SHARED, ONE_PROCESS, ECHO)):

@@ -114,7 +114,9 @@ class Intake:
     def _fail(self, error: ModelError) -> None:
         # Closing the connection after a proper end may fail; the answer is whole all the same.
         if not self._over:
-            self._failed, self._over = error, True
+            # Without the frames, of which one holds this very object: with the request they would all stay
+            # until Python looks for garbage.
+            self._failed, self._over = error.with_traceback(None), True
             if self._events and isinstance(self._events[-1], ItemOpened):
                 self._events.pop()  # Nothing was said of it yet: it is no use to anybody.
         self._arrived.set()

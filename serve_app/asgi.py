@@ -6,6 +6,7 @@ middleware cost more than all the rest that is done for a short answer (docs/api
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -164,6 +165,9 @@ class Api:
             await endpoint.handler(call)
         except ClientLeft:
             log.debug("request %s: the client left", request_id)
+        except asyncio.CancelledError as error:
+            # Ray Serve's task holds it in a cycle, and by its frames the whole request would stay with it.
+            raise error.with_traceback(None)  # noqa: B904 (it is the same error)
         except Exception as error:  # Whatever it is, the client gets an answer.
             if call.begun:
                 # Its events end without a terminal one: that is how a client learns that they were cut.

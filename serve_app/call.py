@@ -176,7 +176,7 @@ class Departure:
     def noticed(self) -> bool:
         """Whether the client is known to have left."""
         if self._watch is None:
-            self._watch = asyncio.create_task(self._until_gone(), name="departure")
+            self._watch = asyncio.create_task(_until_gone(self._receive), name="departure")
         return self._watch.done()
 
     async def confirmed(self) -> bool:
@@ -192,6 +192,9 @@ class Departure:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
 
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+
+async def _until_gone(receive: Receive) -> None:
+    # No method: a task that ended keeps its error, and that its frames, so that what is among their variables
+    # must not hold the task, or it all stays until Python looks for garbage.
+    while (await receive())["type"] != "http.disconnect":
+        pass
