@@ -76,7 +76,7 @@ class Chart:
             return HEIGHT - BOTTOM - y / top * (HEIGHT - TOP - BOTTOM)
 
         parts = [_text(LEFT, 20, self.title, kind="title")]
-        parts += [_text(across(x), HEIGHT - BOTTOM + 18, f"{x:,g}", "middle") for x in marks]
+        parts += [_text(across(x), HEIGHT - BOTTOM + 18, _short(x), "middle") for x in marks]
         parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, self.below, "middle"))
         for share in (0.0, 0.5, 1.0):
             value = top / 1.1 * share

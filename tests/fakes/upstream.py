@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import signal
 import socket
 from collections import Counter, deque
@@ -23,6 +22,7 @@ from typing import Any, cast
 
 import orjson
 
+from actors.collector import spare_what_stays
 from tests.fakes.render import Answer, Item, chat_whole, chunk, frames, response_whole, writes
 from tests.fakes.script import WITHOUT_FAULTS, Script, parse, rest, split, words
 from tests.fakes.tokenizer import counted
@@ -460,8 +460,7 @@ def main() -> None:
     parser.add_argument("--key", default=None, help="answer 401 to every other key")
     options = parser.parse_args()
     # Looking for garbage halts all streams at once, which a measurement would take for its server's.
-    gc.freeze()
-    gc.set_threshold(50_000)
+    spare_what_stays()
     try:
         import uvloop  # Only a faster loop: where it is missing, asyncio's own does.
     except ImportError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bench.goals import GOALS, Goal, Rows, table
+import pytest
+
+from bench.goals import GOALS, STORES, Goal, Rows, table
 from bench.systems import ECHO, SHARED
 
 
@@ -52,11 +54,13 @@ def test_growth_is_told_from_the_first_loaded_row_and_without_nats() -> None:
     assert told.endswith("| 3 | yes |")
 
 
-def test_a_large_log_counts_by_its_worst_question() -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_a_large_log_counts_by_its_worst_question(store: str) -> None:
     asked = [
-        {"bench": "log_size", "store": "SQLite", "question": question, "events": events, "ms": ms}
+        {"bench": "log_size", "store": of, "question": question, "events": events, "ms": ms * slower}
         for question, small, large in (("read", 1.0, 1.1), ("list", 2.0, 5.0))
         for events, ms in ((100_000, small), (10_000_000, large))
+        for of, slower in ((store, 1.0), ("another", events))
     ]
-    told = row_of("10,000,000 events beside 100,000, the worst question, times", *asked)
+    told = row_of(f"{store}, 10,000,000 events beside 100,000: the worst question, times", *asked)
     assert told.endswith("| 2.5 | missed by 1.7 x |")
